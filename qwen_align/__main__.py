@@ -1,0 +1,102 @@
+"""The one entrypoint: compose with Hydra, check, plan, launch. The only module that knows Hydra; it never imports torch.
+
+    python -m qwen_align experiment=quickstart plan=true
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from qwen_align import check, groups, run
+from qwen_align.errors import ConfigError
+from qwen_align.launch import INTERRUPTED, USER_ERROR
+from qwen_align.plan import Stage, resolve
+
+_failures: list[Exception] = []
+
+
+def _overlay(job: DictConfig, method: DictConfig, name: str) -> DictConfig:
+    """A method's settings with what the experiment says about that stage on top."""
+    merged = OmegaConf.merge(method, job.stages.get(name) or {})
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _plan(job: DictConfig, choices: dict[str, str], overrides: list[str]) -> list[Stage]:
+    check.composed(OmegaConf.to_container(job, resolve=False), choices)  # type: ignore[arg-type]
+    with open_dict(job):
+        job.method = _overlay(job, job.method, choices["method"])
+        for override in OverridesParser.create().parse_overrides(overrides):  # the command line wins over the experiment
+            if override.key_or_group.startswith("method.") and not override.is_delete():
+                OmegaConf.update(job, override.key_or_group, override.value(), force_add=True)
+        stages = resolve(job, choices, lambda name: _overlay(job, OmegaConf.create(groups.read("method", name)), name))
+    for stage in stages:
+        check.stage(stage.config, choices, stage.method)
+    return stages
+
+
+def _job(job: DictConfig) -> float | None:
+    """One composed job; Hydra would print a failure in its own words, so it is kept for `main`."""
+    try:
+        return _plan_and_run(job)
+    except (ConfigError, run.StageFailed, OmegaConfBaseException) as error:
+        _failures.append(error)
+        return None
+
+
+def _plan_and_run(job: DictConfig) -> float | None:
+    """Print the plan or run it. Returns the headline number, which a sweeper may ask for."""
+    runtime = HydraConfig.get()
+    choices = {k: v for k, v in runtime.runtime.choices.items() if v and "/" not in k}
+    stages = _plan(job, choices, list(runtime.overrides.task))
+    if job.plan:
+        run.print_plan(stages)
+        return None
+    words = [o for o in runtime.overrides.task if o.lstrip("+").partition("=")[0] not in ("method", "plan", "force")]
+    return run.execute(stages, name=job.name, force=job.force, words=words)
+
+
+def _compose_and_run(words: list[str]) -> None:
+    if "--config-dir" in words or "-cd" in words:
+        at = next(i for i, word in enumerate(words) if word in ("--config-dir", "-cd"))
+        groups.extra.extend(Path(folder).absolute() for folder in words[at + 1 : at + 2])
+    groups.extra.extend(Path(w.partition("=")[2]).absolute() for w in words if w.startswith("--config-dir="))
+    flags_with_value = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c")
+    checked = [w if i and words[i - 1] in flags_with_value else check.override(w) for i, w in enumerate(words)]
+    sys.argv = ["python -m qwen_align", *checked]
+    hydra.main(config_path=str(groups.CONF), config_name="config", version_base="1.3")(_job)()
+
+
+def _one_line(error: Exception) -> str:
+    """Hydra's and OmegaConf's messages without the advice that frightens: the first line, and the key if they name one."""
+    lines: list[Any] = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key")), "")
+    return f"{key + ': ' if key else ''}{lines[0] if lines else type(error).__name__}"
+
+
+def main() -> int:
+    """The exit code: 0 done, 1 a stage failed, 2 the user's mistake, 130 interrupted."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing; the one line below is ours
+    _failures.clear()
+    try:
+        _compose_and_run(sys.argv[1:])
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        _failures.append(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    for failure in _failures:
+        known = isinstance(failure, (ConfigError, run.StageFailed))
+        print(f"error: {failure if known else _one_line(failure)}", file=sys.stderr)
+    return getattr(_failures[0], "code", USER_ERROR) if _failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

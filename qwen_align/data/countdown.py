@@ -1,0 +1,184 @@
+"""Countdown problems made from a seed: reach a target with every number once and + - * /.
+
+The task of the study's maths half (arXiv 2506.21560; the format is TinyZero's). A table of all values that each subset of
+the numbers can reach gives every problem a random solution, exactly and without a search per problem. Intermediate
+results are integers between 0 and `largest`; the verifier accepts any exact rational. Whether a multiset of numbers is
+held out is decided by its checksum, so no number set of the evaluation view is ever trained on, whatever the sizes.
+"""
+
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from qwen_align.errors import ConfigError
+from qwen_align.verifier.countdown import Verdict, verify
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Step = tuple[int, str, int]  # left operand, operator, right operand
+Derivation = tuple[int, int, str, int, int]  # left subset, left value, operator, right value, right subset
+Table = list[dict[int, list[Derivation]]]  # by subset (a bit mask): value -> the ways to reach it
+
+
+def _combine(a: int, b: int, largest: int) -> Iterator[tuple[int, str, bool]]:
+    """(value, operator, swapped) for each result in 0..largest; the larger operand comes first in - and /."""
+    if a + b <= largest:
+        yield a + b, "+", False
+    if a * b <= largest:
+        yield a * b, "*", False
+    swapped = b > a
+    high, low = (b, a) if swapped else (a, b)
+    yield high - low, "-", swapped
+    if low and high % low == 0:
+        yield high // low, "/", swapped
+
+
+@lru_cache(maxsize=4096)
+def reachable(numbers: tuple[int, ...], largest: int) -> Table:
+    """Every value that each subset of `numbers` can reach through integers in 0..largest, with the last step to it."""
+    table: Table = [{} for _ in range(1 << len(numbers))]
+    for i, number in enumerate(numbers):
+        table[1 << i][number] = []
+    for whole in range(1, len(table)):
+        ways = table[whole]
+        left = (whole - 1) & whole
+        while left:
+            right = whole ^ left
+            if left > right:  # each unordered split once
+                for a in table[left]:
+                    for b in table[right]:
+                        for value, operator, swapped in _combine(a, b, largest):
+                            step = (right, b, operator, a, left) if swapped else (left, a, operator, b, right)
+                            ways.setdefault(value, []).append(step)
+            left = (left - 1) & whole
+    return table
+
+
+def solve(numbers: Sequence[int], target: int, rng: random.Random, largest: int = 1000) -> tuple[list[Step], str] | None:
+    """A random solution: its steps in order and the expression, or None where the integers 0..largest hold none."""
+    table = reachable(tuple(sorted(numbers)), largest)
+    whole = len(table) - 1
+    if target not in table[whole]:
+        return None
+    steps: list[Step] = []
+
+    def build(subset: int, value: int) -> str:
+        ways = table[subset][value]
+        if not ways:
+            return str(value)
+        left, a, operator, b, right = rng.choice(ways)
+        if operator in "+*" and rng.random() < 0.5:
+            left, a, b, right = right, b, a, left
+        expression = f"{build(left, a)} {operator} {build(right, b)}"
+        steps.append((a, operator, b))
+        return expression if subset == whole else f"({expression})"
+
+    expression = build(whole, target)
+    return steps, expression
+
+
+def trace(steps: Sequence[Step], expression: str) -> str:
+    """The demonstration: each step with its result inside <think>, the expression inside <answer>."""
+    results = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
+    thoughts = " ; ".join(f"{a} {op} {b} = {results[op](a, b)}" for a, op, b in steps)
+    return f"<think>{thoughts}</think><answer>{expression}</answer>"
+
+
+def is_held_out(numbers: Sequence[int], share: float) -> bool:
+    """Whether a number multiset belongs to the evaluation view; its order does not matter."""
+    return zlib.crc32(" ".join(map(str, sorted(numbers))).encode()) % 10_000 < share * 10_000
+
+
+def ask(prompt: str, numbers: Sequence[int], target: int) -> list[dict[str, str]]:
+    """The prompt as messages."""
+    return [{"role": "user", "content": prompt.format(numbers=" ".join(map(str, numbers)), target=target)}]
+
+
+class Countdown:
+    """Problems, demonstrations with a random solution each, and a held-out evaluation view.
+
+    Args:
+        problems: distinct prompts in the training views.
+        evaluation_problems: distinct problems in the evaluation view.
+        count: fewest and most numbers in a problem.
+        numbers: smallest and largest number.
+        target: smallest and largest target.
+        largest: bound on the intermediate results of a trace.
+        held_out: share of number multisets kept for the evaluation view.
+        seed: of the problems, not of the training.
+        prompt: text with {numbers} and {target}.
+    """
+
+    def __init__(
+        self, problems: int, evaluation_problems: int, count: Sequence[int], numbers: Sequence[int],
+        target: Sequence[int], largest: int, held_out: float, seed: int, prompt: str,
+    ) -> None:  # fmt: skip
+        self.problems, self.evaluation_problems = problems, evaluation_problems
+        self.count, self.numbers, self.target = tuple(count), tuple(numbers), tuple(target)
+        self.largest, self.held_out, self.seed, self.prompt = largest, held_out, seed, prompt
+        if not 0 < held_out < 1:
+            raise ConfigError(f"data.held_out={held_out}: a share between 0 and 1, for example 0.15")
+        for key, (low, high) in {"count": self.count, "numbers": self.numbers, "target": self.target}.items():
+            if not 0 < low <= high:
+                raise ConfigError(f"data.{key}=[{low},{high}]: two whole numbers, the smaller first, from 1 on")
+        if self.count[1] > 6:
+            raise ConfigError(f"data.count=[{self.count[0]},{self.count[1]}]: at most 6 numbers can be solved exactly here")
+
+    def _problems(self, wanted: int, held_out: bool) -> Iterator[tuple[list[int], int]]:
+        rng = random.Random(f"{self.seed} {'evaluation' if held_out else 'train'}")
+        seen: set[tuple[tuple[int, ...], int]] = set()
+        misses = 0
+        while len(seen) < wanted:
+            numbers = [rng.randint(*self.numbers) for _ in range(rng.randint(*self.count))]
+            if is_held_out(numbers, self.held_out) == held_out:
+                multiset = tuple(sorted(numbers))
+                reached = reachable(multiset, self.largest)[-1]
+                targets = [v for v in reached if self.target[0] <= v <= self.target[1]]
+                shown = multiset if held_out else tuple(numbers)  # another order is another prompt, but no other problem
+                if targets and (problem := (shown, rng.choice(targets))) not in seen:
+                    seen.add(problem)
+                    misses = 0
+                    yield numbers, problem[1]
+                    continue
+            misses += 1
+            if misses > 20_000:
+                key = "evaluation_problems" if held_out else "problems"
+                raise ConfigError(
+                    f"data.{key}={wanted}: only about {len(seen)} distinct problems exist with numbers {self.numbers[0]}"
+                    f"..{self.numbers[1]} and targets {self.target[0]}..{self.target[1]}; ask for fewer or widen the ranges"
+                )
+
+    def _row(self, numbers: list[int], target: int) -> dict[str, Any]:
+        return {"prompt": ask(self.prompt, numbers, target), "nums": numbers, "target": target}
+
+    def demonstrations(self) -> "Dataset":
+        """prompt, completion (a random solution), nums, target."""
+        from datasets import Dataset
+
+        rng = random.Random(f"{self.seed} solutions")
+        rows = []
+        for numbers, target in self._problems(self.problems, held_out=False):
+            solution = solve(numbers, target, rng, self.largest)
+            assert solution is not None, "a problem is drawn from the table that solve reads"
+            completion = [{"role": "assistant", "content": trace(*solution)}]
+            rows.append(self._row(numbers, target) | {"completion": completion})
+        return Dataset.from_list(rows)
+
+    def prompts(self) -> "Dataset":
+        """prompt, nums, target of training problems."""
+        from datasets import Dataset
+
+        return Dataset.from_list([self._row(n, t) for n, t in self._problems(self.problems, held_out=False)])
+
+    def evaluation(self) -> "Dataset":
+        """prompt, nums, target of held-out problems."""
+        from datasets import Dataset
+
+        return Dataset.from_list([self._row(n, t) for n, t in self._problems(self.evaluation_problems, held_out=True)])
+
+    def verify(self, completion: str | None, row: dict[str, Any]) -> Verdict:
+        """The exact verdict on one completion of a row."""
+        return verify(completion, row["nums"], row["target"])

@@ -1,0 +1,43 @@
+"""Being asked to stop: at once, or inside `deferred` after the training step that is under way."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM; not an Exception, so that no handler for errors swallows it."""
+
+
+_state = {"asked": False, "deferred": False}
+
+
+def _on_signal(_number: int, _frame: FrameType | None) -> None:
+    _state["asked"] = True
+    if not _state["deferred"]:
+        raise Interrupted
+    print("\nstopping after this step; once more to stop at once", flush=True)
+
+
+def install() -> None:
+    """Listen to SIGTERM and SIGINT."""
+    signal.signal(signal.SIGTERM, _on_signal)
+    signal.signal(signal.SIGINT, _on_signal)
+
+
+def asked() -> bool:
+    """Whether a stop has been asked for."""
+    return _state["asked"]
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let the step finish first; raises Interrupted at the end if a stop was asked for."""
+    _state["deferred"] = True
+    try:
+        yield
+    finally:
+        _state["deferred"] = False
+    if _state["asked"]:
+        raise Interrupted

@@ -1,0 +1,119 @@
+"""The sequence that every trainer shares: arguments, resume, train, guards, save.
+
+TRL and transformers exit 0 having trained nothing in several ways (no trainable parameter, a data set smaller than one
+generation batch); each is an error here.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from qwen_align import check, interrupt, model, run_folder
+from qwen_align.launch import Hardware
+
+
+def precision(hardware: dict[str, Any]) -> dict[str, bool]:
+    """TRL's precision flags for what was asked for; auto is bf16 where the GPU computes in it, else fp32."""
+    cpu = not (Hardware(**{k: v for k, v in hardware.items() if k != "_target_"}).on_gpu and torch.cuda.is_available())
+    wanted = hardware["precision"]
+    if wanted == "auto":
+        wanted = "fp32" if cpu or not torch.cuda.is_bf16_supported(including_emulation=False) else "bf16"
+    return {"use_cpu": cpu, "bf16": wanted == "bf16", "fp16": wanted == "fp16"}
+
+
+def arguments(config: dict[str, Any], folder: Path, **derived: Any) -> TrainingArguments:
+    """TRL's config object: what the user set, and what follows from the rest of the config."""
+    hardware = config["hardware"]
+    per_device, accumulation = check.batch(config["method"], hardware["processes"])
+    values = {
+        "seed": config["seed"],
+        "run_name": folder.name,
+        "disable_tqdm": False,
+        "save_total_limit": config["checkpoints"]["keep"],
+        **precision(hardware),
+        **derived,
+        **config["method"]["args"],
+        "output_dir": str(folder / "checkpoints"),
+        "report_to": config["tracking"]["report_to"],
+        "per_device_train_batch_size": per_device,
+        "gradient_accumulation_steps": accumulation,
+    }
+    return instantiate(OmegaConf.create(values), _convert_="object")
+
+
+class Bar(ProgressCallback):
+    """The trainer's progress bar with the numbers worth watching on it, instead of a line of forty at each logging step."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Show loss or reward beside the bar."""
+        shown = {k: f"{float(v):.3g}" for k, v in (logs or {}).items() if k in ("loss", "reward", "kl", "reward_std")}
+        if "reward" in shown:
+            shown.pop("loss", None)  # RLOO's is about 0 by construction
+        if self.training_bar is not None and shown:
+            self.training_bar.set_postfix(shown, refresh=False)
+
+
+class Recorder(TrainerCallback):
+    """Writes each logging step to metrics.jsonl and stops at the end of a step when asked to."""
+
+    def __init__(self, folder: Path, resumed_step: int) -> None:
+        self.path = folder / "metrics.jsonl"
+        kept = [line for line in run_folder.read_jsonl(self.path) if line["step"] <= resumed_step]
+        run_folder.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Append what the trainer logged."""
+        if state.is_world_process_zero and logs:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save where a resume is exact, and stop, once a stop was asked for."""
+        if interrupt.asked():
+            window = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
+            control.should_save = (state.global_step * args.gradient_accumulation_steps) % window == 0 or window == 1
+            control.should_training_stop = True
+
+
+def fit(trainer: Trainer, folder: Path, probes: list[list[dict[str, str]]]) -> dict[str, Any]:
+    """Train from the last complete checkpoint, check that something was trained, save `model/`; returns the last logs.
+
+    Raises:
+        RuntimeError: nothing was trainable, no step was taken, or the saved tokenizer does not round-trip.
+    """
+    parameters = model.trainable(trainer.model)
+    if parameters == 0:
+        raise RuntimeError("0 of the policy's parameters are trainable: nothing would be learned")
+    saved = run_folder.checkpoints(folder)
+    for torn in sorted(set((folder / "checkpoints").glob("checkpoint-*")) - set(saved)):
+        print(f"skipping {torn.name}: it is incomplete", flush=True)
+    last = saved[-1] if saved else None
+    if last:
+        print(f"resuming from {last.name}", flush=True)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Bar())
+    trainer.add_callback(Recorder(folder, int(last.name.rpartition("-")[2]) if last else 0))
+    with interrupt.deferred():
+        result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if trainer.state.global_step == 0:
+        raise RuntimeError("0 training steps were taken: the data set is smaller than one batch, or max_steps is 0")
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    tokenizer = trainer.processing_class
+    if trainer.is_world_process_zero():
+        model.save(policy, tokenizer, folder / "model", probes)
+    logs = [line for line in trainer.state.log_history if "loss" in line]
+    return {
+        "steps": trainer.state.global_step,
+        "trainable_parameters": parameters,
+        "train_seconds": round(result.metrics["train_runtime"], 1),
+        "last_log": logs[-1] if logs else {},
+    }

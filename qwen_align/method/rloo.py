@@ -1,0 +1,58 @@
+"""RLOO (REINFORCE leave-one-out, arXiv 2402.14740) with TRL's RLOOTrainer on our reward objects.
+
+What sampling optimises is the reward of one sample: it sharpens the policy, so best-of-N with many samples can get worse while
+pass@1 rises. The evaluation reports both.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from trl import RLOOTrainer
+
+from qwen_align.errors import ConfigError
+from qwen_align.method import evaluate, policy
+from qwen_align.method.fit import arguments, fit
+from qwen_align.reward import Reward, to_trl
+
+RESERVED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+
+
+def build_rewards(node: dict[str, Any]) -> list[Reward]:
+    """The reward objects of a config: one component, or several by name."""
+    nodes = [node] if "_target_" in node else list(node.values())
+    return [instantiate(n, _convert_="object") for n in nodes]
+
+
+def check_rows(rows: Any, rewards: list[Reward], method: dict[str, Any]) -> None:
+    """Raise ConfigError for what TRL would only notice while training, or not at all."""
+    for name in sorted(set(RESERVED) & set(rows.column_names)):
+        raise ConfigError(f"data: the column {name} has a name that TRL gives to rewards itself; rename it")
+    for reward in rewards:
+        missing = sorted(set(reward.needs) - set(rows.column_names))
+        if missing:
+            raise ConfigError(f"reward={reward.name}: needs the column {missing[0]}; the data has {', '.join(rows.column_names)}")
+    if len(rows) < method["prompts_per_step"]:
+        raise ConfigError(
+            f"method.prompts_per_step={method['prompts_per_step']}: the data has only {len(rows)} prompts, so no step would be "
+            "trained; expected at most that many"
+        )
+
+
+def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
+    """Train on the prompts view with the configured reward, then measure on the evaluation view."""
+    rewards = build_rewards(config["method"]["reward"])
+    functions = to_trl(rewards)
+    rows = data.prompts()
+    check_rows(rows, rewards, config["method"])
+    learner, tokenizer = policy.load(config)
+    trainer = RLOOTrainer(
+        model=learner,
+        reward_funcs=functions,
+        args=arguments(config, folder, reward_weights=[reward.weight for reward in rewards]),
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=instantiate(config["adapter"], _convert_="object"),
+    )
+    metrics = fit(trainer, folder, [row["prompt"] for row in rows.select(range(min(32, len(rows))))])
+    return evaluate.after_training(config, data, folder, metrics)

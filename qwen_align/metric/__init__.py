@@ -1,0 +1,1 @@
+"""`evaluate.Metric` modules; every number comes with its 95 % interval."""

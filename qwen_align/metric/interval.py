@@ -1,0 +1,29 @@
+"""95 % intervals: Wilson for shares of yes and no, the percentile bootstrap over problems for everything else."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+Interval = dict[str, float]
+
+
+def share(values: Sequence[bool]) -> Interval:
+    """The share of true values with Wilson's interval."""
+    low, high = stats.binomtest(int(np.sum(values)), len(values)).proportion_ci(method="wilson")
+    return {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
+
+
+def mean(values: Sequence[float], seed: int = 0) -> Interval:
+    """The mean of one value a problem; problems are what is drawn again."""
+    array = np.asarray(values, dtype=float)
+    centre = float(array.mean())
+    if len(array) < 2 or np.all(array == array[0]):
+        return {"mean": centre, "low": centre, "high": centre}
+    found = stats.bootstrap((array,), np.mean, n_resamples=4000, batch=500, method="percentile", rng=np.random.default_rng(seed))
+    return {"mean": centre, "low": float(found.confidence_interval.low), "high": float(found.confidence_interval.high)}
+
+
+def paired(after: Sequence[float], before: Sequence[float]) -> Interval:
+    """The mean difference of two policies on the same problems, in the same order."""
+    return mean(np.asarray(after, dtype=float) - np.asarray(before, dtype=float))

@@ -1,0 +1,152 @@
+"""The policy and its tokenizer: from the Hub, a local folder, a run folder, or built from a config.
+
+One contract holds in every stage: ChatML unless the user keeps another template, and the stop token is eos in the tokenizer
+and in the generation config (Qwen2.5 Base names only <|endoftext|> there and would never stop). A run folder's tokenizer is
+loaded exactly as it was saved: AutoTokenizer would rebuild it from the model type and could split text differently.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from qwen_align.errors import ConfigError, nearest
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+_PROBE = [{"role": "user", "content": "Numbers 3 7 14 target 24"}, {"role": "assistant", "content": "(3 + 7) + 14"}]
+Policy = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+
+def no_adapter() -> None:
+    """Full fine-tuning: no adapter."""
+
+
+def from_pretrained(
+    name: str, revision: str | None = None, dtype: str = "float32", chat_template: str = "chatml",
+    stop_token: str | None = None, attn_implementation: str = "sdpa", trust_remote_code: bool = False,
+) -> Policy:  # fmt: skip
+    """A causal language model and its tokenizer from the Hub or a local folder."""
+    if dtype not in ("float32", "bfloat16", "float16", "auto"):
+        raise ConfigError(f"model.dtype={dtype}: expected float32, bfloat16, float16 or auto")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        policy = AutoModelForCausalLM.from_pretrained(
+            name, revision=revision, dtype=dtype, attn_implementation=attn_implementation, trust_remote_code=trust_remote_code
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"model.name={name}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "
+            "offline, model=countdown_tiny needs nothing"
+        ) from error
+    if chat_template == "chatml":
+        tokenizer.chat_template = CHATML
+    elif chat_template != "keep":
+        tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+    if not tokenizer.chat_template:
+        raise ConfigError(f"model.chat_template={chat_template}: {name} has no template of its own; expected chatml or a file")
+    return stop_at(policy, tokenizer, stop_token)
+
+
+def stop_at(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_token: str | None) -> Policy:
+    """Make `stop_token` the eos of tokenizer, config and generation config; the former eos still ends a completion."""
+    former = tokenizer.eos_token
+    stop_token = stop_token or former
+    if stop_token is None or stop_token not in tokenizer.get_vocab():
+        raise ConfigError(f"model.stop_token={stop_token}: not a token of this tokenizer{nearest(str(stop_token), tokenizer.get_vocab())}")
+    tokenizer.eos_token = stop_token
+    if tokenizer.pad_token is None or tokenizer.pad_token == stop_token:
+        tokenizer.pad_token = former
+    tokenizer.padding_side = "left"
+    stop = tokenizer.convert_tokens_to_ids(stop_token)
+    policy.config.eos_token_id = stop
+    policy.config.pad_token_id = tokenizer.pad_token_id
+    old = policy.generation_config.eos_token_id if policy.generation_config else None
+    ends = [stop, *(old if isinstance(old, list) else [old])] if old not in (None, stop) else [stop]
+    policy.generation_config = GenerationConfig(eos_token_id=list(dict.fromkeys(ends)), pad_token_id=tokenizer.pad_token_id)
+    return policy, tokenizer
+
+
+def from_scratch(words: str, numbers: int, **architecture: Any) -> Policy:
+    """A small Qwen2 with random weights and a word-level tokenizer: one token a word, one for each of 0..numbers.
+
+    Any other character is <|unk|>; white space only separates.
+    """
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|unk|>"]
+    vocabulary = [*special, "system", "user", "assistant", *words.split(), *map(str, range(numbers + 1))]
+    model = models.WordLevel({word: i for i, word in enumerate(dict.fromkeys(vocabulary))}, unk_token="<|unk|>")
+    inner = Tokenizer(model)
+    pattern = Regex(r"\s+|\d+|</?[a-z]+>|[A-Za-z]+|[^\s\dA-Za-z]")
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(pattern, "isolated"), pre_tokenizers.Split(Regex(r"\s+"), "removed")]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token="<|unk|>",
+        additional_special_tokens=["<|im_start|>"], clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    tokenizer.chat_template = CHATML
+    rope = {"rope_type": "default", "rope_theta": architecture.pop("rope_theta", 10000.0)}
+    config = Qwen2Config(vocab_size=len(tokenizer), tie_word_embeddings=True, rope_parameters=rope, bos_token_id=None, **architecture)
+    return stop_at(Qwen2ForCausalLM(config), tokenizer, "<|im_end|>")
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a run folder, exactly as saved, padding on the left for generation."""
+    return PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
+
+
+def from_run(folder: Path, dtype: str = "float32") -> Policy:
+    """The trained policy of a finished run folder."""
+    policy = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype)
+    return policy, load_tokenizer(folder / "model")
+
+
+def trainable(policy: torch.nn.Module) -> int:
+    """How many parameters training would change."""
+    return sum(p.numel() for p in policy.parameters() if p.requires_grad)
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[list[dict[str, str]]]) -> list[list[int]]:
+    """Conversations as token ids, to compare two tokenizers."""
+    return [tokenizer.apply_chat_template(list(text), tokenize=True, return_dict=False) for text in texts]
+
+
+def save(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, probes: Sequence[list[dict[str, str]]]) -> None:
+    """Save a plain model folder (an adapter is merged in and also kept beside it), and prove that its tokenizer round-trips.
+
+    Raises:
+        RuntimeError: the saved tokenizer gives other ids for the probes, or lost its stop token.
+    """
+    if hasattr(policy, "merge_and_unload"):
+        policy.save_pretrained(folder.with_name("adapter"))
+        policy = policy.merge_and_unload()
+    policy.config.use_cache = True  # trainers leave it off in the saved config
+    policy.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    check_round_trip(tokenizer, folder, probes)
+
+
+def check_round_trip(tokenizer: PreTrainedTokenizerBase, folder: Path, probes: Sequence[list[dict[str, str]]]) -> None:
+    """Raise unless the tokenizer saved in `folder` gives the ids of the one in memory, and its stop token ends generation."""
+    saved = load_tokenizer(folder)
+    probes = [_PROBE, *probes]
+    if token_ids(saved, probes) != token_ids(tokenizer, probes):
+        raise RuntimeError(f"the tokenizer saved in {folder} gives other token ids than the one in training: scores would be wrong")
+    ends = GenerationConfig.from_pretrained(folder).eos_token_id
+    if saved.eos_token_id not in (ends if isinstance(ends, list) else [ends]):
+        raise RuntimeError(f"the generation config saved in {folder} does not stop at {saved.eos_token}")

@@ -1,0 +1,145 @@
+"""The stages of a plan, one after the other: reuse what is finished, launch the rest, end with a table and a report."""
+
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from qwen_align import launch, run_folder
+from qwen_align.errors import ConfigError
+from qwen_align.plan import Stage
+
+_NEXT = {"sft": "rloo", "rloo": "best_of_n", "evaluate": "sft"}
+
+
+class StageFailed(Exception):
+    """A stage that did not finish; `code` is what the program exits with."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def print_plan(stages: list[Stage]) -> None:
+    """The stages in order, what each will do, and where."""
+    rows = [("stage", "will", "starts from", "run folder")]
+    for stage in stages:
+        done = {"finished": "be reused", "missing": "run", "planned": "run"}.get(stage.state, "resume")
+        parent = stage.parents.get("init")
+        rows.append((stage.method, done, parent.method if parent else stage.config["init"], shown(stage.folder)))
+    print(_table(rows))
+
+
+def duration(seconds: float) -> str:
+    """1:02:03 or 2:03 or 4 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02} min" if minutes else f"{rest} s"
+
+
+def headline(folder: Path) -> str:
+    """The number a stage is known by, with its interval."""
+    metric = run_folder.read_json(folder / "metrics.json").get("headline")
+    if not metric:
+        return ""
+    return f"{metric['name']} {metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}] (n={metric['n']})"
+
+
+def _prepare(stage: Stage, afresh: bool) -> None:
+    if afresh:
+        for path in sorted(stage.folder.rglob("*"), reverse=True):
+            if path.name != ".lock":
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    run_folder.write_text(stage.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(stage.config)))
+    run_folder.update(
+        stage.folder, state="planned", method=stage.method, choices=stage.choices, fingerprint=stage.fingerprint,
+        parents={key: str(parent.folder) for key, parent in stage.parents.items()}, **run_folder.provenance(),
+    )  # fmt: skip
+
+
+def _failure(stage: Stage, code: int) -> StageFailed:
+    manifest = run_folder.read_json(stage.folder / "run.json")
+    log = shown(stage.folder / "log.txt")
+    if code == launch.USER_ERROR:
+        return StageFailed(manifest.get("error") or f"{stage.method} stopped, see {log}", code)
+    if code == launch.INTERRUPTED:
+        saved = run_folder.checkpoints(stage.folder)
+        again = f"goes on from step {saved[-1].name.rpartition('-')[2]}" if saved else "begins this stage again"
+        return StageFailed(f"{stage.method} was interrupted; the same command {again}", code)
+    if code < 0:
+        run_folder.update(stage.folder, state="interrupted", error=f"ended by signal {-code}")
+        return StageFailed(f"{stage.method} was ended by signal {-code}; the same command goes on from its last checkpoint", 1)
+    return StageFailed(f"{stage.method} failed: {manifest.get('error', f'exit code {code}')}; the whole story is in {log}", 1)
+
+
+def _run_stage(stage: Stage, afresh: bool) -> str:
+    """Run or reuse one stage; returns what was done."""
+    waiting = f"{shown(stage.folder)} is in use by process {{owner}}; waiting for it"
+    with run_folder.locked(stage.folder, waiting) as lock:
+        if stage.state == "finished" and not afresh:
+            return "reused"
+        began, before = time.time(), run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
+        _prepare(stage, afresh)
+        print(f"== {stage.method} -> {shown(stage.folder)}", flush=True)
+        code = launch.run(stage.folder, launch.Hardware(**_plain(stage.config["hardware"])), lock)
+        run_folder.update(stage.folder, seconds=round((0.0 if afresh else before) + time.time() - began, 1))
+        if code:
+            raise _failure(stage, code)
+        if stage.state != "finished":
+            raise ConfigError(f"{stage.method} ended without a result; see {shown(stage.folder / 'log.txt')}")
+        return "finished"
+
+
+def _plain(node: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key != "_target_"}
+
+
+def execute(stages: list[Stage], name: str | None, force: bool, words: list[str]) -> float | None:
+    """Run what is missing, in order; then the table, the report, and a next command. Returns the headline number.
+
+    Raises:
+        StageFailed: the first stage that did not finish; everything before it stays and is reused.
+    """
+    from qwen_align.check import reachable
+
+    done: dict[str, str] = {}
+    for stage in stages:
+        if stage.state != "finished":
+            reachable(stage.config)
+    try:
+        for stage in stages:
+            done[stage.fingerprint] = _run_stage(stage, afresh=force and stage is stages[-1])
+    finally:
+        rows = [("stage", "state", "time", "result", "run folder")]
+        for stage in stages:
+            seconds = run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
+            what = done.get(stage.fingerprint, stage.state)
+            rows.append((stage.method, what, duration(seconds), headline(stage.folder), shown(stage.folder)))
+        print("\n" + _table(rows), flush=True)
+    from qwen_align import report
+
+    last = stages[-1]
+    words = [word.lstrip("+") for word in words]
+    where = last.folder.parent / name if name else last.folder
+    report.write(where, stages)
+    print(f"\nreport: {shown(where / 'report.html')}")
+    following = _NEXT.get(last.method)
+    if following:
+        print(f"next:   python -m qwen_align {shlex.join([*words, f'method={following}'])}")
+    else:
+        start = last.parents.get("init", last)
+        print(f"next:   python -m qwen_align {shlex.join([*words, 'method=evaluate', f'init={shown(start.folder)}'])}")
+    return run_folder.read_json(last.folder / "metrics.json").get("headline", {}).get("mean")

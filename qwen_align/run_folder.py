@@ -1,0 +1,114 @@
+"""A run folder: what one stage was asked for, how far it is, and what came out.
+
+    config.yaml  the resolved settings          run.json      state, parents, versions, git, data, times
+    metrics.jsonl  one line a logging step      metrics.json  what the stage ends with
+    samples.jsonl  completions with verdicts    checkpoints/  model/  log.txt
+
+JSON is written under a temporary name and renamed, so a reader never sees half a file. A lock is held with flock by the
+parent and inherited by the worker: it ends with the last process that holds it, so no stale lock can remain.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from qwen_align.errors import ConfigError
+
+_VERSIONED = ("qwen-align", "torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "hydra-core")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or {} where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """The complete lines of a JSONL file; a line torn by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def update(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Merge changes into run.json and return it."""
+    manifest = read_json(folder / "run.json") | changes
+    write_json(folder / "run.json", manifest)
+    return manifest
+
+
+def state(folder: Path) -> str:
+    """missing, planned, running, finished, failed or interrupted; running is only what run.json says."""
+    return read_json(folder / "run.json").get("state", "missing")
+
+
+def fingerprint(value: Any) -> str:
+    """A hash of settings; equal settings in another order give the same one."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first. trainer_state.json is written last, and without optimizer.pt a resume drifts."""
+    needed = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+    found = [p for p in (folder / "checkpoints").glob("checkpoint-*") if all((p / name).is_file() for name in needed)]
+    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
+
+
+@contextmanager
+def locked(folder: Path, wait_message: str) -> Iterator[int]:
+    """Hold the folder's lock, waiting for another owner; gives the file descriptor that a child may inherit."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise ConfigError(f"runs_dir={folder.parent}: cannot write there ({error.strerror}); choose another folder") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 32).decode().strip()
+            print(wait_message.format(owner=owner), flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def provenance() -> dict[str, Any]:
+    """Package versions and the state of the git checkout that the code runs from, if there is one."""
+    versions = {}
+    for name in _VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return {"versions": versions, "git": git.stdout.strip() or None}

@@ -1,0 +1,51 @@
+"""Who else is told about a run: nobody, Weights & Biases or TensorBoard.
+
+Weights & Biases goes offline by itself when no key is set, and every stage ends its run: two stages in one process would
+otherwise share one.
+"""
+
+import os
+from dataclasses import dataclass
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+
+from qwen_align.errors import ConfigError
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, NetrcParseError):
+        return False
+
+
+@dataclass
+class Tracking:
+    """What `report_to` gets, and where the tracker's files go."""
+
+    report_to: str = "none"
+    project: str = "qwen_align"
+    mode: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("auto", "online", "offline"):
+            raise ConfigError(f"tracking.mode={self.mode}: expected auto, online or offline")
+
+    def start(self, folder: Path) -> None:
+        """Point the tracker at the run folder, before a trainer is built."""
+        if self.report_to == "wandb":
+            mode = ("online" if _has_key() else "offline") if self.mode == "auto" else self.mode
+            os.environ |= {"WANDB_MODE": mode, "WANDB_PROJECT": self.project, "WANDB_DIR": str(folder), "WANDB_SILENT": "true"}
+        if self.report_to == "tensorboard":
+            os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
+
+    def finish(self, metrics: dict[str, float]) -> None:
+        """Hand over what the stage ended with, and end the tracker's run."""
+        if self.report_to == "wandb":
+            import wandb
+
+            if wandb.run is not None:
+                wandb.run.summary.update(metrics)
+            wandb.finish()
