@@ -1,6 +1,6 @@
 """The one entrypoint: compose with Hydra, check, plan, launch. The only module that knows Hydra; it never imports torch.
 
-    python -m qwen_align experiment=quickstart plan=true
+python -m qwen_align experiment=quickstart plan=true
 """
 
 import os
@@ -34,7 +34,9 @@ def _plan(job: DictConfig, choices: dict[str, str], overrides: list[str]) -> lis
     check.composed(OmegaConf.to_container(job, resolve=False), choices)  # type: ignore[arg-type]
     with open_dict(job):
         job.method = _overlay(job, job.method, choices["method"])
-        for override in OverridesParser.create().parse_overrides(overrides):  # the command line wins over the experiment
+        for override in OverridesParser.create().parse_overrides(
+            overrides
+        ):  # the command line wins over the experiment
             if override.key_or_group.startswith("method.") and not override.is_delete():
                 OmegaConf.update(job, override.key_or_group, override.value(), force_add=True)
         stages = resolve(job, choices, lambda name: _overlay(job, OmegaConf.create(groups.read("method", name)), name))
@@ -69,7 +71,18 @@ def _compose_and_run(words: list[str]) -> None:
         at = next(i for i, word in enumerate(words) if word in ("--config-dir", "-cd"))
         groups.extra.extend(Path(folder).absolute() for folder in words[at + 1 : at + 2])
     groups.extra.extend(Path(w.partition("=")[2]).absolute() for w in words if w.startswith("--config-dir="))
-    flags_with_value = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c")
+    flags_with_value = (
+        "--config-dir",
+        "-cd",
+        "--config-path",
+        "-cp",
+        "--config-name",
+        "-cn",
+        "--package",
+        "-p",
+        "--cfg",
+        "-c",
+    )
     checked = [w if i and words[i - 1] in flags_with_value else check.override(w) for i, w in enumerate(words)]
     sys.argv = ["python -m qwen_align", *checked]
     hydra.main(config_path=str(groups.CONF), config_name="config", version_base="1.3")(_job)()

@@ -52,7 +52,8 @@ def override(token: str) -> str:
         for option in re.findall(r"[^,\[\]\s]+", (rest or "")[1:]):
             if not re.search(r"[(){}'\"$]", option) and option not in [*groups.options(group), "null"]:
                 raise ConfigError(
-                    f"{group}={option}: expected one of {', '.join(groups.options(group))}{nearest(option, groups.options(group))}"
+                    f"{group}={option}: expected one of {', '.join(groups.options(group))}"
+                    f"{nearest(option, groups.options(group))}"
                 )
         return token
     if rest is None and "=" not in token and not match["plus"]:
@@ -79,7 +80,9 @@ def _method_override(token: str, key: str, rest: str, stage: str | None, name: s
         fields = {f for m in methods if m in targets for f in schema.fields(targets[m])}
         if field not in fields:
             hint = f" (did you mean {_RENAMED[field]}?)" if _RENAMED.get(field) in fields else nearest(field, fields)
-            raise ConfigError(f"{key}{rest}: {', '.join(targets[m] for m in methods if m in targets)} has no {field}{hint}")
+            raise ConfigError(
+                f"{key}{rest}: {', '.join(targets[m] for m in methods if m in targets)} has no {field}{hint}"
+            )
         return f"++{token.lstrip('+')}"
     known = {k for m in methods for k, _ in groups.flatten(groups.read("method", m))}
     if name not in known:
@@ -141,7 +144,14 @@ def _inside_free_form(key: str, declared: dict[str, Any], args: dict[str, str | 
 def _same_type(key: str, value: Any, default: Any) -> None:
     if default is None or value is None or _is_interpolation(default) or _is_interpolation(value):
         return
-    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a node"}
+    kind = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a node",
+    }
     fits = isinstance(value, type(default)) and isinstance(value, bool) == isinstance(default, bool)
     if isinstance(default, float):
         fits = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -177,7 +187,11 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
     settings, data = config["method"], config["data"]
     views = schema.methods_of(data["_target_"])
     if views and settings["view"] not in views:
-        having = [o for o in groups.options("data") if settings["view"] in schema.methods_of(groups.read("data", o)["_target_"])]
+        having = [
+            o
+            for o in groups.options("data")
+            if settings["view"] in schema.methods_of(groups.read("data", o)["_target_"])
+        ]
         raise ConfigError(
             f"data={choices['data']}: has no {settings['view']} view, which method={method} needs; "
             f"data sets that have it: {', '.join(having) or 'none'}"
@@ -191,7 +205,9 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
     args = settings["args"]
     if "num_generations" in args:
         if args.get("generation_batch_size"):
-            raise ConfigError("method.args.generation_batch_size: set method.prompts_per_step and args.num_generations instead")
+            raise ConfigError(
+                "method.args.generation_batch_size: set method.prompts_per_step and args.num_generations instead"
+            )
         window = (args.get("steps_per_generation") or accumulation) * args.get("num_iterations", 1)
         if window % accumulation or (args["save_steps"] * accumulation) % window:
             raise ConfigError(
@@ -216,7 +232,9 @@ def reachable(config: dict[str, Any]) -> None:
     if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
         return
     key = "model.name" if config["init"] == "base" else "init"
-    instead = "offline, model=countdown_tiny experiment=quickstart needs nothing, and model.name=FOLDER takes a local folder"
+    instead = (
+        "offline, model=countdown_tiny experiment=quickstart needs nothing, and model.name=FOLDER takes a local folder"
+    )
     try:
         HfApi().model_info(name, revision=revision, timeout=10)
     except HfHubHTTPError as error:

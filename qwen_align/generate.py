@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
+
+from qwen_align.model import prompt_ids
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Completion:
 
 @torch.inference_mode()
 def sample(
-    policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[dict[str, str]]], *,
+    policy: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[dict[str, str]]], *,
     n: int, temperature: float, max_completion_length: int, batch_size: int, seed: int, title: str,
 ) -> list[list[Completion]]:  # fmt: skip
     """n completions for each prompt, in the prompts' order; temperature 0 is greedy.
@@ -27,18 +30,21 @@ def sample(
     Prompts are batched by length; `batch_size` counts completions. The seed fixes the draws for a given order and batch size.
     """
     device = next(policy.parameters()).device
-    encoded = [tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False) for p in prompts]
+    encoded = prompt_ids(tokenizer, prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]), reverse=True)
     ends = policy.generation_config.eos_token_id
     ends = torch.tensor(ends if isinstance(ends, list) else [ends], device=device)
-    drawing = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+    drawing: dict[str, Any] = {"do_sample": False}
+    if temperature:
+        drawing = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     results: list[list[Completion]] = [[] for _ in prompts]
     per_batch = max(batch_size // n, 1)
     torch.manual_seed(seed)
     policy.eval()
     for begin in tqdm(range(0, len(order), per_batch), desc=title, mininterval=1.0):
         chosen = order[begin : begin + per_batch]
-        batch = tokenizer.pad({"input_ids": [encoded[i] for i in chosen]}, padding_side="left", return_tensors="pt").to(device)
+        rows = {"input_ids": [encoded[i] for i in chosen]}
+        batch = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(device)
         output = policy.generate(
             **batch, num_return_sequences=n, max_new_tokens=max_completion_length, use_cache=True,
             pad_token_id=tokenizer.pad_token_id, **drawing,
@@ -46,7 +52,9 @@ def sample(
         is_end = torch.isin(output, ends)
         finished = is_end.any(dim=1)
         lengths = torch.where(finished, is_end.int().argmax(dim=1) + 1, output.shape[1])
-        texts = tokenizer.batch_decode([row[:length] for row, length in zip(output.tolist(), lengths, strict=True)], skip_special_tokens=True)
+        texts = tokenizer.batch_decode(
+            [row[:length] for row, length in zip(output.tolist(), lengths, strict=True)], skip_special_tokens=True
+        )
         answers = [Completion(*a) for a in zip(texts, lengths.tolist(), finished.tolist(), strict=True)]
         for position, i in enumerate(chosen):
             results[i] = answers[position * n : (position + 1) * n]

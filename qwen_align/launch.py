@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from qwen_align.errors import ConfigError
 
@@ -43,7 +43,9 @@ class Hardware:
         if self.processes != 1:
             raise ConfigError(f"hardware.processes={self.processes}: this version starts one process; expected 1")
         if self.device == "gpu" and not has_gpu():
-            raise ConfigError("hardware.device=gpu: no NVIDIA device is visible here; hardware=cpu or hardware=auto works")
+            raise ConfigError(
+                "hardware.device=gpu: no NVIDIA device is visible here; hardware=cpu or hardware=auto works"
+            )
 
     @property
     def on_gpu(self) -> bool:
@@ -84,7 +86,7 @@ def _forwarded(child: "subprocess.Popen[bytes]") -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stream(source: BinaryIO, log: BinaryIO) -> None:
+def _stream(source: IO[bytes], log: BinaryIO) -> None:
     """Copy output to the terminal as it comes, and to the log without the steps of progress bars."""
     line = b""
     while chunk := os.read(source.fileno(), 65536):

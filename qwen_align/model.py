@@ -7,9 +7,10 @@ loaded exactly as it was saved: AutoTokenizer would rebuild it from the model ty
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -24,7 +25,8 @@ from transformers import (
 from qwen_align.errors import ConfigError, nearest
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 _PROBE = [{"role": "user", "content": "Numbers 3 7 14 target 24"}, {"role": "assistant", "content": "(3 + 7) + 14"}]
@@ -45,7 +47,11 @@ def from_pretrained(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
         policy = AutoModelForCausalLM.from_pretrained(
-            name, revision=revision, dtype=dtype, attn_implementation=attn_implementation, trust_remote_code=trust_remote_code
+            name,
+            revision=revision,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            trust_remote_code=trust_remote_code,
         )
     except OSError as error:
         raise ConfigError(
@@ -57,7 +63,9 @@ def from_pretrained(
     elif chat_template != "keep":
         tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
     if not tokenizer.chat_template:
-        raise ConfigError(f"model.chat_template={chat_template}: {name} has no template of its own; expected chatml or a file")
+        raise ConfigError(
+            f"model.chat_template={chat_template}: {name} has no template of its own; expected chatml or a file"
+        )
     return stop_at(policy, tokenizer, stop_token)
 
 
@@ -66,7 +74,9 @@ def stop_at(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_to
     former = tokenizer.eos_token
     stop_token = stop_token or former
     if stop_token is None or stop_token not in tokenizer.get_vocab():
-        raise ConfigError(f"model.stop_token={stop_token}: not a token of this tokenizer{nearest(str(stop_token), tokenizer.get_vocab())}")
+        raise ConfigError(
+            f"model.stop_token={stop_token}: not a token of this tokenizer{nearest(str(stop_token), tokenizer.get_vocab())}"
+        )
     tokenizer.eos_token = stop_token
     if tokenizer.pad_token is None or tokenizer.pad_token == stop_token:
         tokenizer.pad_token = former
@@ -76,7 +86,9 @@ def stop_at(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_to
     policy.config.pad_token_id = tokenizer.pad_token_id
     old = policy.generation_config.eos_token_id if policy.generation_config else None
     ends = [stop, *(old if isinstance(old, list) else [old])] if old not in (None, stop) else [stop]
-    policy.generation_config = GenerationConfig(eos_token_id=list(dict.fromkeys(ends)), pad_token_id=tokenizer.pad_token_id)
+    policy.generation_config = GenerationConfig(
+        eos_token_id=list(dict.fromkeys(ends)), pad_token_id=tokenizer.pad_token_id
+    )
     return policy, tokenizer
 
 
@@ -101,7 +113,9 @@ def from_scratch(words: str, numbers: int, **architecture: Any) -> Policy:
     )  # fmt: skip
     tokenizer.chat_template = CHATML
     rope = {"rope_type": "default", "rope_theta": architecture.pop("rope_theta", 10000.0)}
-    config = Qwen2Config(vocab_size=len(tokenizer), tie_word_embeddings=True, rope_parameters=rope, bos_token_id=None, **architecture)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), tie_word_embeddings=True, rope_parameters=rope, bos_token_id=None, **architecture
+    )
     return stop_at(Qwen2ForCausalLM(config), tokenizer, "<|im_end|>")
 
 
@@ -121,22 +135,33 @@ def trainable(policy: torch.nn.Module) -> int:
     return sum(p.numel() for p in policy.parameters() if p.requires_grad)
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[list[dict[str, str]]]) -> list[list[int]]:
-    """Conversations as token ids, to compare two tokenizers."""
-    return [tokenizer.apply_chat_template(list(text), tokenize=True, return_dict=False) for text in texts]
+def whole_ids(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[dict[str, str]]]) -> list[list[int]]:
+    """Each conversation, answer included, as token ids."""
+    return cast(list[list[int]], tokenizer.apply_chat_template(list(conversations), return_dict=False))
 
 
-def save(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, probes: Sequence[list[dict[str, str]]]) -> None:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[dict[str, str]]]) -> list[list[int]]:
+    """Each prompt as token ids, up to where the answer begins."""
+    ids = tokenizer.apply_chat_template(list(prompts), add_generation_prompt=True, return_dict=False)
+    return cast(list[list[int]], ids)
+
+
+def save(
+    policy: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    probes: Sequence[list[dict[str, str]]],
+) -> None:
     """Save a plain model folder (an adapter is merged in and also kept beside it), and prove that its tokenizer round-trips.
 
     Raises:
         RuntimeError: the saved tokenizer gives other ids for the probes, or lost its stop token.
     """
-    if hasattr(policy, "merge_and_unload"):
-        policy.save_pretrained(folder.with_name("adapter"))
-        policy = policy.merge_and_unload()
+    if isinstance(policy, PeftModel):
+        policy.save_pretrained(str(folder.with_name("adapter")))
+        policy = cast(PreTrainedModel, policy.merge_and_unload())
     policy.config.use_cache = True  # trainers leave it off in the saved config
-    policy.save_pretrained(folder)
+    policy.save_pretrained(str(folder))
     tokenizer.save_pretrained(folder)
     check_round_trip(tokenizer, folder, probes)
 
@@ -145,8 +170,10 @@ def check_round_trip(tokenizer: PreTrainedTokenizerBase, folder: Path, probes: S
     """Raise unless the tokenizer saved in `folder` gives the ids of the one in memory, and its stop token ends generation."""
     saved = load_tokenizer(folder)
     probes = [_PROBE, *probes]
-    if token_ids(saved, probes) != token_ids(tokenizer, probes):
-        raise RuntimeError(f"the tokenizer saved in {folder} gives other token ids than the one in training: scores would be wrong")
+    if whole_ids(saved, probes) != whole_ids(tokenizer, probes):
+        raise RuntimeError(
+            f"the tokenizer saved in {folder} gives other token ids than the one in training: scores would be wrong"
+        )
     ends = GenerationConfig.from_pretrained(folder).eos_token_id
     if saved.eos_token_id not in (ends if isinstance(ends, list) else [ends]):
         raise RuntimeError(f"the generation config saved in {folder} does not stop at {saved.eos_token}")

@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
@@ -81,8 +82,12 @@ def _failure(stage: Stage, code: int) -> StageFailed:
         return StageFailed(f"{stage.method} was interrupted; the same command {again}", code)
     if code < 0:
         run_folder.update(stage.folder, state="interrupted", error=f"ended by signal {-code}")
-        return StageFailed(f"{stage.method} was ended by signal {-code}; the same command goes on from its last checkpoint", 1)
-    return StageFailed(f"{stage.method} failed: {manifest.get('error', f'exit code {code}')}; the whole story is in {log}", 1)
+        return StageFailed(
+            f"{stage.method} was ended by signal {-code}; the same command goes on from its last checkpoint", 1
+        )
+    return StageFailed(
+        f"{stage.method} failed: {manifest.get('error', f'exit code {code}')}; the whole story is in {log}", 1
+    )
 
 
 def _run_stage(stage: Stage, afresh: bool) -> str:

@@ -84,7 +84,9 @@ def locked(folder: Path, wait_message: str) -> Iterator[int]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise ConfigError(f"runs_dir={folder.parent}: cannot write there ({error.strerror}); choose another folder") from error
+        raise ConfigError(
+            f"runs_dir={folder.parent}: cannot write there ({error.strerror}); choose another folder"
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -81,7 +81,9 @@ def enums() -> dict[str, tuple[str, ...]]:
     for file in _ENUMS:
         for node in _tree(file).body:
             if isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Name) and "Enum" in b.id for b in node.bases):
-                values = [n.value.value for n in node.body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)]
+                values = [
+                    n.value.value for n in node.body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)
+                ]
                 found[node.name] = tuple(str(v) for v in values)
     return found
 

@@ -37,7 +37,12 @@ class Tracking:
         """Point the tracker at the run folder, before a trainer is built."""
         if self.report_to == "wandb":
             mode = ("online" if _has_key() else "offline") if self.mode == "auto" else self.mode
-            os.environ |= {"WANDB_MODE": mode, "WANDB_PROJECT": self.project, "WANDB_DIR": str(folder), "WANDB_SILENT": "true"}
+            os.environ |= {
+                "WANDB_MODE": mode,
+                "WANDB_PROJECT": self.project,
+                "WANDB_DIR": str(folder),
+                "WANDB_SILENT": "true",
+            }
         if self.report_to == "tensorboard":
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
 

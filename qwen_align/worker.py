@@ -68,7 +68,9 @@ def main(folder: Path) -> int:
         return USER_ERROR
     except Exception as error:
         traceback.print_exc()
-        run_folder.update(folder, state="failed", error=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        run_folder.update(
+            folder, state="failed", error=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        )
         return 1
     run_folder.update(folder, state="finished", finished=round(time.time()))
     return 0

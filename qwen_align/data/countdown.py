@@ -57,7 +57,9 @@ def reachable(numbers: tuple[int, ...], largest: int) -> Table:
     return table
 
 
-def solve(numbers: Sequence[int], target: int, rng: random.Random, largest: int = 1000) -> tuple[list[Step], str] | None:
+def solve(
+    numbers: Sequence[int], target: int, rng: random.Random, largest: int = 1000
+) -> tuple[list[Step], str] | None:
     """A random solution: its steps in order and the expression, or None where the integers 0..largest hold none."""
     table = reachable(tuple(sorted(numbers)), largest)
     whole = len(table) - 1
@@ -125,7 +127,9 @@ class Countdown:
             if not 0 < low <= high:
                 raise ConfigError(f"data.{key}=[{low},{high}]: two whole numbers, the smaller first, from 1 on")
         if self.count[1] > 6:
-            raise ConfigError(f"data.count=[{self.count[0]},{self.count[1]}]: at most 6 numbers can be solved exactly here")
+            raise ConfigError(
+                f"data.count=[{self.count[0]},{self.count[1]}]: at most 6 numbers can be solved exactly here"
+            )
 
     def _problems(self, wanted: int, held_out: bool) -> Iterator[tuple[list[int], int]]:
         rng = random.Random(f"{self.seed} {'evaluation' if held_out else 'train'}")
@@ -137,7 +141,9 @@ class Countdown:
                 multiset = tuple(sorted(numbers))
                 reached = reachable(multiset, self.largest)[-1]
                 targets = [v for v in reached if self.target[0] <= v <= self.target[1]]
-                shown = multiset if held_out else tuple(numbers)  # another order is another prompt, but no other problem
+                shown = (
+                    multiset if held_out else tuple(numbers)
+                )  # another order is another prompt, but no other problem
                 if targets and (problem := (shown, rng.choice(targets))) not in seen:
                     seen.add(problem)
                     misses = 0

@@ -1,1 +1,1 @@
-"""What can be done, one file each: `train`, `compare` or `evaluate` takes the stage's config and folder and returns its metrics."""
+"""What can be done, one file each: a method takes the stage's config, its data and its folder, and returns its metrics."""

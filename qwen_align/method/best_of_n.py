@@ -39,5 +39,7 @@ def compare(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     return {
         "policies": policies,
         "differences": differences(measured),
-        "headline": headline(policies[label], max((k for k in policies[label] if k.startswith("best_of_")), key=lambda k: int(k[8:]))),
+        "headline": headline(
+            policies[label], max((k for k in policies[label] if k.startswith("best_of_")), key=lambda k: int(k[8:]))
+        ),
     }

@@ -39,8 +39,12 @@ class Measured:
         curve = PassAtK(keep_in_memory=True).compute(predictions=self.samples)
         assert curve is not None
         return {
-            "n": len(self.greedy), "samples": len(self.samples[0]), "greedy": interval.share(self.greedy), **curve, **self.details,
-        }  # fmt: skip
+            "n": len(self.greedy),
+            "samples": len(self.samples[0]),
+            "greedy": interval.share(self.greedy),
+            **curve,
+            **self.details,
+        }
 
 
 def measure(
@@ -48,10 +52,14 @@ def measure(
 ) -> Measured:
     """Sample a policy on the first `problems` rows of the evaluation view and verify every completion."""
     if not hasattr(data, "verify"):
-        raise ConfigError(f"data: {type(data).__name__} has no verifier; expected a data set with exact answers such as countdown")
+        raise ConfigError(
+            f"data: {type(data).__name__} has no verifier; expected a data set with exact answers such as countdown"
+        )
     rows = data.evaluation()
     if len(rows) < settings["problems"]:
-        print(f"the evaluation view has {len(rows)} problems, fewer than the {settings['problems']} asked for", flush=True)
+        print(
+            f"the evaluation view has {len(rows)} problems, fewer than the {settings['problems']} asked for", flush=True
+        )
     rows = rows.select(range(min(settings["problems"], len(rows)))).to_list()
     weights, tokenizer = loaded
     policy.to_device(weights, config)
@@ -61,9 +69,18 @@ def measure(
     prompts = [row["prompt"] for row in rows]
     first = generate.sample(weights, tokenizer, prompts, n=1, temperature=0.0, title=f"{label} greedy", **shared)
     pools = generate.sample(
-        weights, tokenizer, prompts, n=settings["samples"], temperature=settings["temperature"], title=f"{label} samples", **shared
+        weights,
+        tokenizer,
+        prompts,
+        n=settings["samples"],
+        temperature=settings["temperature"],
+        title=f"{label} samples",
+        **shared,
     )
-    judged = [[(c.text, data.verify(c.text, row)) for c in [*greedy, *pool]] for row, greedy, pool in zip(rows, first, pools, strict=True)]
+    judged = [
+        [(c.text, data.verify(c.text, row)) for c in [*greedy, *pool]]
+        for row, greedy, pool in zip(rows, first, pools, strict=True)
+    ]
     with (folder / "samples.jsonl").open("a", encoding="utf-8") as file:
         for row, answers in zip(rows, judged, strict=True):
             line = {"policy": label, **row, "greedy": answers[0], "samples": answers[1:]}
@@ -87,7 +104,9 @@ def headline(summary: dict[str, Any], name: str) -> dict[str, Any]:
 def after_training(config: dict[str, Any], data: Any, folder: Path, train: dict[str, Any]) -> dict[str, Any]:
     """The metrics of a training stage: what the trainer said, and the saved model measured as any other policy."""
     run_folder.write_text(folder / "samples.jsonl", "")
-    measured = measure(model.from_run(folder), data, config["evaluation"], config, folder, config["method_name"]).summary()
+    measured = measure(
+        model.from_run(folder), data, config["evaluation"], config, folder, config["method_name"]
+    ).summary()
     return {"train": train, "evaluation": measured, "headline": headline(measured, "pass@1")}
 
 

@@ -11,7 +11,16 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.nn import Module
+from transformers import (
+    PreTrainedTokenizerBase,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from qwen_align import check, interrupt, model, run_folder
 from qwen_align.launch import Hardware
@@ -26,7 +35,7 @@ def precision(hardware: dict[str, Any]) -> dict[str, bool]:
     return {"use_cpu": cpu, "bf16": wanted == "bf16", "fp16": wanted == "fp16"}
 
 
-def arguments(config: dict[str, Any], folder: Path, **derived: Any) -> TrainingArguments:
+def arguments(config: dict[str, Any], folder: Path, **derived: Any) -> Any:
     """TRL's config object: what the user set, and what follows from the rest of the config."""
     hardware = config["hardware"]
     per_device, accumulation = check.batch(config["method"], hardware["processes"])
@@ -50,7 +59,12 @@ class Bar(ProgressCallback):
     """The trainer's progress bar with the numbers worth watching on it, instead of a line of forty at each logging step."""
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
     ) -> None:
         """Show loss or reward beside the bar."""
         shown = {k: f"{float(v):.3g}" for k, v in (logs or {}).items() if k in ("loss", "reward", "kl", "reward_std")}
@@ -69,7 +83,12 @@ class Recorder(TrainerCallback):
         run_folder.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
     ) -> None:
         """Append what the trainer logged."""
         if state.is_world_process_zero and logs:
@@ -90,6 +109,7 @@ def fit(trainer: Trainer, folder: Path, probes: list[list[dict[str, str]]]) -> d
     Raises:
         RuntimeError: nothing was trainable, no step was taken, or the saved tokenizer does not round-trip.
     """
+    assert isinstance(trainer.model, Module) and isinstance(trainer.processing_class, PreTrainedTokenizerBase)
     parameters = model.trainable(trainer.model)
     if parameters == 0:
         raise RuntimeError("0 of the policy's parameters are trainable: nothing would be learned")
@@ -107,9 +127,8 @@ def fit(trainer: Trainer, folder: Path, probes: list[list[dict[str, str]]]) -> d
     if trainer.state.global_step == 0:
         raise RuntimeError("0 training steps were taken: the data set is smaller than one batch, or max_steps is 0")
     policy = trainer.accelerator.unwrap_model(trainer.model)
-    tokenizer = trainer.processing_class
     if trainer.is_world_process_zero():
-        model.save(policy, tokenizer, folder / "model", probes)
+        model.save(policy, trainer.processing_class, folder / "model", probes)
     logs = [line for line in trainer.state.log_history if "loss" in line]
     return {
         "steps": trainer.state.global_step,

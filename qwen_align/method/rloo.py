@@ -31,7 +31,9 @@ def check_rows(rows: Any, rewards: list[Reward], method: dict[str, Any]) -> None
     for reward in rewards:
         missing = sorted(set(reward.needs) - set(rows.column_names))
         if missing:
-            raise ConfigError(f"reward={reward.name}: needs the column {missing[0]}; the data has {', '.join(rows.column_names)}")
+            raise ConfigError(
+                f"reward={reward.name}: needs the column {missing[0]}; the data has {', '.join(rows.column_names)}"
+            )
     if len(rows) < method["prompts_per_step"]:
         raise ConfigError(
             f"method.prompts_per_step={method['prompts_per_step']}: the data has only {len(rows)} prompts, so no step would be "
@@ -48,7 +50,7 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     learner, tokenizer = policy.load(config)
     trainer = RLOOTrainer(
         model=learner,
-        reward_funcs=functions,
+        reward_funcs=list(functions),
         args=arguments(config, folder, reward_weights=[reward.weight for reward in rewards]),
         train_dataset=rows,
         processing_class=tokenizer,

@@ -15,6 +15,7 @@ from trl import SFTTrainer
 from qwen_align.errors import ConfigError
 from qwen_align.method import evaluate, policy
 from qwen_align.method.fit import arguments, fit
+from qwen_align.model import prompt_ids, whole_ids
 
 
 def tokenise(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Dataset:
@@ -24,13 +25,15 @@ def tokenise(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int 
         ConfigError: a chat template that renders a prompt differently once an answer follows, or nothing left to learn.
     """
     prompts, answers = list(rows["prompt"]), list(rows["completion"])
-    before = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, return_dict=False)
-    whole = tokenizer.apply_chat_template([p + a for p, a in zip(prompts, answers, strict=True)], return_dict=False)
+    before = prompt_ids(tokenizer, prompts)
+    whole = whole_ids(tokenizer, [p + a for p, a in zip(prompts, answers, strict=True)])
     kept: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
     cut = 0
     for prompt, ids in zip(before, whole, strict=True):
         if ids[: len(prompt)] != prompt:
-            raise ConfigError("model.chat_template: renders a prompt differently when a completion follows; expected one like ChatML")
+            raise ConfigError(
+                "model.chat_template: renders a prompt differently when a completion follows; expected one like ChatML"
+            )
         cut += max_length is not None and len(ids) > max_length
         labels = [-100] * len(prompt) + ids[len(prompt) :]
         if any(label != -100 for label in labels[:max_length]):
@@ -38,9 +41,14 @@ def tokenise(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int 
             kept["labels"].append(labels[:max_length])
     left_out = len(whole) - len(kept["input_ids"])
     if cut:
-        print(f"{cut} of {len(whole)} demonstrations are longer than max_length={max_length} and are cut; {left_out} have no answer left")
+        print(
+            f"{cut} of {len(whole)} demonstrations are longer than max_length={max_length} and are cut; "
+            f"{left_out} have no answer left"
+        )
     if left_out == len(whole):
-        raise ConfigError(f"method.args.max_length={max_length}: every prompt fills it, nothing is left to learn; expected more")
+        raise ConfigError(
+            f"method.args.max_length={max_length}: every prompt fills it, nothing is left to learn; expected more"
+        )
     return Dataset.from_dict(kept)
 
 
@@ -58,5 +66,7 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
         processing_class=tokenizer,
         peft_config=instantiate(config["adapter"], _convert_="object"),
     )
-    metrics = fit(trainer, folder, [row["prompt"] + row["completion"] for row in rows.select(range(min(32, len(rows))))])
+    metrics = fit(
+        trainer, folder, [row["prompt"] + row["completion"] for row in rows.select(range(min(32, len(rows))))]
+    )
     return evaluate.after_training(config, data, folder, metrics)

@@ -20,7 +20,9 @@ def mean(values: Sequence[float], seed: int = 0) -> Interval:
     centre = float(array.mean())
     if len(array) < 2 or np.all(array == array[0]):
         return {"mean": centre, "low": centre, "high": centre}
-    found = stats.bootstrap((array,), np.mean, n_resamples=4000, batch=500, method="percentile", rng=np.random.default_rng(seed))
+    found = stats.bootstrap(
+        (array,), np.mean, n_resamples=4000, batch=500, method="percentile", rng=np.random.default_rng(seed)
+    )
     return {"mean": centre, "low": float(found.confidence_interval.low), "high": float(found.confidence_interval.high)}
 
 

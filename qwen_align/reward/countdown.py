@@ -13,9 +13,13 @@ class CountdownReward:
     name = "countdown"
     needs = ("nums", "target")
 
-    def __init__(self, correct: float = 1.0, wellformed_wrong: float = 0.1, malformed: float = 0.0, weight: float = 1.0) -> None:
+    def __init__(
+        self, correct: float = 1.0, wellformed_wrong: float = 0.1, malformed: float = 0.0, weight: float = 1.0
+    ) -> None:
         if not correct > wellformed_wrong >= malformed:
-            raise ConfigError(f"reward.correct={correct}: expected more than wellformed_wrong={wellformed_wrong} >= malformed={malformed}")
+            raise ConfigError(
+                f"reward.correct={correct}: expected more than wellformed_wrong={wellformed_wrong} >= malformed={malformed}"
+            )
         self.values = {"correct": correct, "wellformed_wrong": wellformed_wrong, "malformed": malformed}
         self.weight = weight
 

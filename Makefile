@@ -1,0 +1,38 @@
+# Each target makes its own .venv on a fresh clone. `make` alone prints this help.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint format clean
+
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/installed ## make .venv with the exact tested versions
+
+.venv/installed: launch/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' launch/requirements.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r launch/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+quickstart: .venv/installed ## SFT, RLOO and best-of-N on Countdown: two CPU cores, minutes, nothing to download
+	$(BIN)/python -m qwen_align experiment=quickstart
+
+test: .venv/installed ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/installed ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed ## let ruff rewrite the layout
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv, caches and builds; runs/ stays
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

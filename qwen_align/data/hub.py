@@ -1,0 +1,31 @@
+"""A data set by Hub name or local folder, with one clear error when it cannot be had."""
+
+from pathlib import Path
+
+from datasets import Dataset, load_dataset
+
+from qwen_align.errors import ConfigError
+
+
+def load(key: str, name: str, split: str, columns: tuple[str, ...]) -> Dataset:
+    """One split of a data set.
+
+    Args:
+        key: the config key that holds the name, for messages.
+        name: a Hub name, or a folder with Parquet, JSONL or CSV files.
+        columns: what it must have.
+
+    Raises:
+        ConfigError: it cannot be loaded, or lacks a column.
+    """
+    try:
+        rows = load_dataset(str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name, split=split)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{key}={name}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "
+            "offline, data=countdown makes its own problems"
+        ) from error
+    for column in columns:
+        if column not in rows.column_names:
+            raise ConfigError(f"{key}={name}: has no column {column}; it has {', '.join(rows.column_names)}")
+    return rows
