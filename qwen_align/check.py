@@ -1,5 +1,6 @@
 """Every mistake that can be found without loading weights, each as one line with the key, the value and what would be right."""
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,8 @@ def _compare(config: dict[str, Any], declared: dict[str, Any]) -> None:
         elif key in declared:
             _same_type(key, value, declared[key])
         elif not _inside_free_form(key, declared, args):
-            near = nearest(name, fields) or nearest(key, declared)
-            raise ConfigError(f"{key}={value}: no such key{near}")
+            what = f"{args[parent]} has no {name}" if fields else "no such key"
+            raise ConfigError(f"{key}={value}: {what}{nearest(name, fields) or nearest(key, declared)}")
 
 
 def _is_interpolation(value: Any) -> bool:
@@ -182,9 +183,17 @@ def batch(method: dict[str, Any], processes: int) -> tuple[int, int]:
     return per_device, accumulation
 
 
+def construct(node: dict[str, Any]) -> Any:
+    """Build a component whose constructor only checks its settings: data, hardware and tracking are such."""
+    module, _, name = node["_target_"].rpartition(".")
+    return getattr(importlib.import_module(module), name)(**{k: v for k, v in node.items() if k != "_target_"})
+
+
 def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
     """Check what one stage of a plan needs: the view of the data, the batch, a save step that a resume can be exact from."""
     settings, data = config["method"], config["data"]
+    for group in ("data", "hardware", "tracking"):
+        construct(config[group])
     views = schema.methods_of(data["_target_"])
     if views and settings["view"] not in views:
         having = [
@@ -226,7 +235,7 @@ def reachable(config: dict[str, Any]) -> None:
     if name is None or "ancestors" in config or Path(name).expanduser().exists():
         return
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     revision = config["model"].get("revision")
     if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
@@ -239,5 +248,5 @@ def reachable(config: dict[str, Any]) -> None:
         HfApi().model_info(name, revision=revision, timeout=10)
     except HfHubHTTPError as error:
         raise ConfigError(f"{key}={name}: the Hub says {str(error).splitlines()[0]}; {instead}") from error
-    except (OSError, OfflineModeIsEnabled, RuntimeError) as error:
+    except Exception as error:  # whatever the HTTP library underneath raises: no name, no route, no time
         raise ConfigError(f"{key}={name}: not in the local cache, and the Hub cannot be reached; {instead}") from error

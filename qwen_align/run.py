@@ -4,11 +4,10 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
-from qwen_align import launch, run_folder
+from qwen_align import check, launch, run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.plan import Stage
 
@@ -59,7 +58,8 @@ def headline(folder: Path) -> str:
     return f"{metric['name']} {metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}] (n={metric['n']})"
 
 
-def _prepare(stage: Stage, afresh: bool) -> None:
+def prepare(stage: Stage, afresh: bool) -> None:
+    """Write what a worker starts from; afresh empties the folder first."""
     if afresh:
         for path in sorted(stage.folder.rglob("*"), reverse=True):
             if path.name != ".lock":
@@ -90,16 +90,16 @@ def _failure(stage: Stage, code: int) -> StageFailed:
     )
 
 
-def _run_stage(stage: Stage, afresh: bool) -> str:
+def run_stage(stage: Stage, afresh: bool) -> str:
     """Run or reuse one stage; returns what was done."""
     waiting = f"{shown(stage.folder)} is in use by process {{owner}}; waiting for it"
     with run_folder.locked(stage.folder, waiting) as lock:
         if stage.state == "finished" and not afresh:
             return "reused"
         began, before = time.time(), run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
-        _prepare(stage, afresh)
+        prepare(stage, afresh)
         print(f"== {stage.method} -> {shown(stage.folder)}", flush=True)
-        code = launch.run(stage.folder, launch.Hardware(**_plain(stage.config["hardware"])), lock)
+        code = launch.run(stage.folder, check.construct(stage.config["hardware"]), lock)
         run_folder.update(stage.folder, seconds=round((0.0 if afresh else before) + time.time() - began, 1))
         if code:
             raise _failure(stage, code)
@@ -108,25 +108,19 @@ def _run_stage(stage: Stage, afresh: bool) -> str:
         return "finished"
 
 
-def _plain(node: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in node.items() if key != "_target_"}
-
-
 def execute(stages: list[Stage], name: str | None, force: bool, words: list[str]) -> float | None:
     """Run what is missing, in order; then the table, the report, and a next command. Returns the headline number.
 
     Raises:
         StageFailed: the first stage that did not finish; everything before it stays and is reused.
     """
-    from qwen_align.check import reachable
-
     done: dict[str, str] = {}
     for stage in stages:
         if stage.state != "finished":
-            reachable(stage.config)
+            check.reachable(stage.config)
     try:
         for stage in stages:
-            done[stage.fingerprint] = _run_stage(stage, afresh=force and stage is stages[-1])
+            done[stage.fingerprint] = run_stage(stage, afresh=force and stage is stages[-1])
     finally:
         rows = [("stage", "state", "time", "result", "run folder")]
         for stage in stages:

@@ -50,13 +50,9 @@ def work(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def main(folder: Path) -> int:
+def run_stage(folder: Path) -> int:
     """Run one stage and record how it ended; the exit code tells the parent."""
-    interrupt.install()
-    _end_with_parent()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    began = time.time()
-    run_folder.update(folder, state="running", pid=os.getpid(), started=round(began), world_size=1, error=None)
+    run_folder.update(folder, state="running", pid=os.getpid(), started=round(time.time()), world_size=1, error=None)
     try:
         metrics = work(folder)
         run_folder.write_json(folder / "metrics.json", metrics)
@@ -76,5 +72,13 @@ def main(folder: Path) -> int:
     return 0
 
 
+def main() -> int:
+    """A process of its own: listen to signals, end with the parent."""
+    interrupt.install()
+    _end_with_parent()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    return run_stage(Path(sys.argv[1]))
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main())

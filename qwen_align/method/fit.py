@@ -23,12 +23,11 @@ from transformers import (
 )
 
 from qwen_align import check, interrupt, model, run_folder
-from qwen_align.launch import Hardware
 
 
 def precision(hardware: dict[str, Any]) -> dict[str, bool]:
     """TRL's precision flags for what was asked for; auto is bf16 where the GPU computes in it, else fp32."""
-    cpu = not (Hardware(**{k: v for k, v in hardware.items() if k != "_target_"}).on_gpu and torch.cuda.is_available())
+    cpu = not (check.construct(hardware).on_gpu and torch.cuda.is_available())
     wanted = hardware["precision"]
     if wanted == "auto":
         wanted = "fp32" if cpu or not torch.cuda.is_bf16_supported(including_emulation=False) else "bf16"

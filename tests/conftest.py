@@ -1,0 +1,61 @@
+"""What all tests share: an environment without a network, and the program called in-process."""
+
+import os
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ.pop("WANDB_MODE", None)
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import open_dict
+
+from qwen_align import __main__ as program
+from qwen_align import check, groups
+from qwen_align.plan import Stage
+
+
+@pytest.fixture
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, so that relative folders such as runs/ are the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def stages_of(in_empty_folder: Path) -> Callable[..., list[Stage]]:
+    """stages_of("method=rloo", ...): the plan of a command line, nothing started."""
+
+    def plan(*overrides: str) -> list[Stage]:
+        GlobalHydra.instance().clear()
+        words = [check.override(word) for word in overrides]
+        with initialize_config_dir(str(groups.CONF), version_base="1.3"):
+            job = compose("config", overrides=words, return_hydra_config=True)
+        choices = {k: v for k, v in job.hydra.runtime.choices.items() if v and "/" not in k}
+        with open_dict(job):
+            del job["hydra"]
+        return program._plan(job, choices, words)
+
+    return plan
+
+
+@pytest.fixture
+def run_main(
+    in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """run_main("method=rloo", ...): exit code, stdout and stderr of the program, called in-process."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(groups, "extra", [])
+        monkeypatch.setattr(sys, "argv", ["qwen_align", *words])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        capsys.readouterr()
+        code = program.main()
+        return code, *capsys.readouterr()
+
+    return call

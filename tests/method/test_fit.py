@@ -1,0 +1,120 @@
+"""What trainers let pass in silence is an error here."""
+
+import pytest
+from datasets import Dataset
+from omegaconf import OmegaConf
+from tiny import TINY
+from transformers import AutoTokenizer
+from trl import SFTTrainer
+
+from qwen_align import interrupt, model, run_folder
+from qwen_align.errors import ConfigError
+from qwen_align.method import policy, rloo, sft
+from qwen_align.method.fit import arguments, fit
+from qwen_align.reward.countdown import CountdownReward
+
+PROMPT, ANSWER = [{"role": "user", "content": "Numbers 1 2 target 3"}], [{"role": "assistant", "content": "1 + 2"}]
+
+
+@pytest.fixture
+def config(tmp_path, stages_of):
+    return stages_of(*TINY, f"runs_dir={tmp_path}", "method=sft")[0].config
+
+
+def trainer_of(config, folder, **changes):
+    config["method"]["args"] |= changes
+    learner, tokenizer = policy.load(config)
+    rows = sft.tokenise(Dataset.from_list([{"prompt": PROMPT, "completion": ANSWER}] * 16), tokenizer, 64)
+    args = arguments(config, folder, dataset_kwargs={"skip_prepare_dataset": True})
+    return SFTTrainer(model=learner, args=args, train_dataset=rows, processing_class=tokenizer)
+
+
+def test_no_trainable_parameter_is_an_error(config, tmp_path):
+    trainer = trainer_of(config, tmp_path)
+    trainer.model.requires_grad_(False)
+    with pytest.raises(RuntimeError, match="0 of the policy's parameters are trainable"):
+        fit(trainer, tmp_path, [])
+
+
+def test_no_training_step_is_an_error(config, tmp_path):
+    trainer = trainer_of(config, tmp_path, max_steps=-1, num_train_epochs=0)
+    with pytest.raises(RuntimeError, match="0 training steps"):
+        fit(trainer, tmp_path, [])
+
+
+def test_training_moves_every_parameter(config, tmp_path):
+    trainer = trainer_of(config, tmp_path)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    fit(trainer, tmp_path, [PROMPT])
+    still = [name for name, value in trainer.model.named_parameters() if value.equal(before[name])]
+    assert still == []
+
+
+def test_a_tokenizer_that_would_be_rebuilt_on_loading_is_an_error(config, tmp_path, monkeypatch):
+    trainer = trainer_of(config, tmp_path)
+    monkeypatch.setattr(model, "load_tokenizer", AutoTokenizer.from_pretrained)
+    with pytest.raises(RuntimeError, match="other token ids"):
+        fit(trainer, tmp_path, [PROMPT])
+
+
+def test_the_stop_token_is_eos_everywhere_after_saving(config, tmp_path):
+    fit(trainer_of(config, tmp_path), tmp_path, [PROMPT])
+    saved, tokenizer = model.from_run(tmp_path)
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert tokenizer.eos_token_id in saved.generation_config.eos_token_id
+    assert saved.config.use_cache
+
+
+def test_an_incomplete_checkpoint_is_skipped_with_a_line(config, tmp_path, capsys):
+    torn = tmp_path / "checkpoints" / "checkpoint-3"
+    torn.mkdir(parents=True)
+    (torn / "trainer_state.json").write_text("{}")
+    fit(trainer_of(config, tmp_path), tmp_path, [PROMPT])
+    assert "skipping checkpoint-3: it is incomplete" in capsys.readouterr().out
+
+
+def test_a_stop_request_ends_after_the_step_with_a_checkpoint(config, tmp_path, monkeypatch):
+    trainer = trainer_of(config, tmp_path)
+    monkeypatch.setitem(interrupt._state, "asked", True)
+    with pytest.raises(interrupt.Interrupted):
+        fit(trainer, tmp_path, [PROMPT])
+    assert [p.name for p in run_folder.checkpoints(tmp_path)] == ["checkpoint-1"]
+    assert not (tmp_path / "model").exists()
+
+
+def test_precision_and_batch_reach_trl(config, tmp_path):
+    args = arguments(config, tmp_path)
+    assert (args.bf16, args.fp16, args.use_cpu) == (False, False, True)
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 8
+    assert args.output_dir == str(tmp_path / "checkpoints")
+    assert args.lr_scheduler_type == "cosine"
+
+
+def test_the_loss_is_on_the_completion_only(config):
+    _, tokenizer = policy.load(config)
+    row = sft.tokenise(Dataset.from_list([{"prompt": PROMPT, "completion": ANSWER}]), tokenizer, 64)[0]
+    learned = [i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
+    assert tokenizer.decode(learned).split() == ["1", "+", "2", "<|im_end|>"]
+
+
+def test_long_demonstrations_are_cut_and_counted(config, capsys):
+    _, tokenizer = policy.load(config)
+    rows = Dataset.from_list([{"prompt": PROMPT, "completion": ANSWER}])
+    assert len(sft.tokenise(rows, tokenizer, 12)[0]["input_ids"]) == 12
+    assert "1 of 1 demonstrations are longer than max_length=12" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="every prompt fills it"):
+        sft.tokenise(rows, tokenizer, 5)
+
+
+def test_rloo_refuses_reserved_columns_and_missing_ones():
+    method = {"prompts_per_step": 1}
+    with pytest.raises(ConfigError, match="the column completions"):
+        rloo.check_rows(Dataset.from_list([{"prompt": PROMPT, "completions": 1}]), [], method)
+    with pytest.raises(ConfigError, match="needs the column nums"):
+        rloo.check_rows(Dataset.from_list([{"prompt": PROMPT, "target": 1}]), [CountdownReward()], method)
+
+
+def test_one_reward_or_several_by_name():
+    node = {"_target_": "qwen_align.reward.countdown.CountdownReward"}
+    assert [r.name for r in rloo.build_rewards(node)] == ["countdown"]
+    assert len(rloo.build_rewards(OmegaConf.to_container(OmegaConf.create({"a": node, "b": node})))) == 2

@@ -1,0 +1,126 @@
+"""Every YAML in conf/: it composes, and what it says is what its target takes."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.utils import get_object
+
+from qwen_align import groups
+
+FILES = sorted(groups.CONF.rglob("*.yaml"))
+COMPONENTS = [p for p in FILES if p.relative_to(groups.CONF).parts[0] not in ("experiment", "hydra", "config.yaml")]
+MODULES = {  # group -> where its targets live
+    "adapter": ("qwen_align.model.", "peft."),
+    "data": ("qwen_align.data.",),
+    "hardware": ("qwen_align.launch.",),
+    "method": ("qwen_align.method.",),
+    "model": ("qwen_align.model.",),
+    "reward": ("qwen_align.reward.",),
+    "tracking": ("qwen_align.tracking.",),
+}
+
+
+def label(path: Path) -> str:
+    return path.relative_to(groups.CONF).with_suffix("").as_posix()
+
+
+def node_of(path: Path) -> dict:
+    """The YAML with the options that it builds on."""
+    return groups.read(path.parent.name, path.stem)
+
+
+def keys_taken(target: str) -> tuple[set[str], set[str]]:
+    """(the names that a target takes, those that it can't do without)."""
+    found = get_object(target)
+    if dataclasses.is_dataclass(found):
+        taken = [f for f in dataclasses.fields(found) if f.init]
+        required = {
+            f.name
+            for f in taken
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        }
+        return {f.name for f in taken}, required
+    parameters = inspect.signature(found).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {p.name for p in named}, {p.name for p in named if p.default is p.empty}
+
+
+def test_there_is_one_config_and_every_group_has_options():
+    assert [p.name for p in groups.CONF.glob("*.yaml")] == ["config.yaml"]
+    assert {path.parent.name for path in COMPONENTS} == set(groups.names()) - {"experiment"}
+
+
+def test_these_tests_see_every_yaml():
+    experiments = sum(path.parent.name == "experiment" for path in FILES)
+    hydra = sum("hydra" in path.relative_to(groups.CONF).parts for path in FILES)
+    assert len(COMPONENTS) >= 17
+    assert len(FILES) == len(COMPONENTS) + experiments + hydra + 1
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=label)
+def test_first_line_names_the_target(path):
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("_target_: ")
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=label)
+def test_target_lives_in_the_module_of_its_group(path):
+    target = yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"]
+    assert target.startswith(MODULES[path.parent.name])
+
+
+@pytest.mark.parametrize("path", [p for p in COMPONENTS if p.parent.name == "method"], ids=label)
+def test_a_method_is_the_module_of_its_name(path):
+    assert node_of(path)["_target_"].rpartition(".")[0] == f"qwen_align.method.{path.stem}"
+
+
+@pytest.mark.parametrize("path", [p for p in COMPONENTS if p.parent.name != "method"], ids=label)
+def test_target_takes_the_keys(path):
+    node = node_of(path)
+    keys = node.keys() - {"_target_"}
+    taken, required = keys_taken(node["_target_"])
+    found = get_object(node["_target_"])
+    free = not inspect.isclass(found) and any(
+        p.kind is p.VAR_KEYWORD for p in inspect.signature(found).parameters.values()
+    )
+    if free:  # from_scratch hands the rest to the architecture's config
+        from transformers import Qwen2Config
+
+        taken = taken | {f.name for f in dataclasses.fields(Qwen2Config)} | {"rope_theta"}
+    assert keys <= taken
+    assert required <= keys
+
+
+@pytest.mark.parametrize("path", [p for p in COMPONENTS if p.parent.name == "method"], ids=label)
+def test_a_method_takes_config_data_and_folder(path):
+    method = get_object(node_of(path)["_target_"])
+    assert list(inspect.signature(method).parameters) == ["config", "data", "folder"]
+
+
+@pytest.mark.parametrize("path", [p for p in COMPONENTS if "args" in node_of(p)], ids=label)
+def test_trl_has_every_key_of_args(path):
+    args = node_of(path)["args"]
+    taken, _ = keys_taken(args["_target_"])
+    assert args["_target_"].startswith("trl.")
+    assert args.keys() - {"_target_"} <= taken
+
+
+@pytest.mark.parametrize("path", [p for p in COMPONENTS if p.parent.name == "method"], ids=label)
+def test_a_method_asks_for_a_known_view(path):
+    assert node_of(path)["view"] in ("demonstrations", "preferences", "prompts", "evaluation")
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=label)
+def test_option_composes_and_plans(path, stages_of, monkeypatch):
+    monkeypatch.setattr("qwen_align.launch.has_gpu", lambda: True)  # a plan for hardware=gpu can be made anywhere
+    stages = stages_of(f"{path.parent.name}={path.stem}")
+    assert stages[-1].choices[path.parent.name] == path.stem
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "experiment"], ids=label)
+def test_experiment_composes_and_plans(path, stages_of):
+    stages = stages_of(f"experiment={path.stem}")
+    assert stages[-1].choices["experiment"] == path.stem

@@ -1,0 +1,117 @@
+"""The whole chain in real processes: interrupted, killed, resumed, reused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tiny import TINY
+
+from qwen_align import run, run_folder, worker
+
+LONG = (*TINY, "stages.rloo.args.max_steps=60", "stages.rloo.args.save_steps=4")
+
+
+
+def start(runs: Path, *words: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "qwen_align", *LONG, f"runs_dir={runs}", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ))
+
+
+def wait_for_step(folder: Path, step: int, process: "subprocess.Popen[str]") -> None:
+    deadline = time.time() + 90
+    while time.time() < deadline and process.poll() is None:
+        if any(line["step"] >= step for line in run_folder.read_jsonl(folder / "metrics.jsonl")):
+            return
+        time.sleep(0.05)
+    process.kill()
+    pytest.fail(f"step {step} was never logged; the program said:\n{process.communicate()[0][-3000:]}")
+
+
+@pytest.mark.slow
+def test_interrupted_and_killed_runs_end_with_the_weights_of_an_uninterrupted_one(tmp_path, stages_of):
+    runs = tmp_path / "runs"
+    sft, rloo = stages_of(*LONG, f"runs_dir={runs}", "method=rloo")
+
+    first = start(runs, "method=rloo")
+    wait_for_step(rloo.folder, 6, first)
+    first.send_signal(signal.SIGTERM)
+    said, _ = first.communicate(timeout=60)
+    assert first.returncode == 130, said
+    assert rloo.state == "interrupted"
+    assert "goes on from step" in said
+    assert sft.state == "finished"
+    sft_written = (sft.folder / "metrics.json").stat().st_mtime_ns
+
+    second = start(runs, "method=rloo")
+    stopped_at = int(run_folder.checkpoints(rloo.folder)[-1].name.rpartition("-")[2])
+    wait_for_step(rloo.folder, stopped_at + 8, second)
+    os.kill(run_folder.read_json(rloo.folder / "run.json")["pid"], signal.SIGKILL)
+    said, _ = second.communicate(timeout=60)
+    assert second.returncode == 1, said
+    assert "ended by signal 9" in said
+
+    third = start(runs, "method=rloo")
+    said, _ = third.communicate(timeout=120)
+    assert third.returncode == 0, said
+    assert "resuming from checkpoint-" in said
+    assert (sft.folder / "metrics.json").stat().st_mtime_ns == sft_written, "the finished stage ran again"
+    steps = [line["step"] for line in run_folder.read_jsonl(rloo.folder / "metrics.jsonl") if "reward" in line]
+    assert steps == list(range(1, 61)), "the log has every step once"
+
+    other = stages_of(*LONG, f"runs_dir={tmp_path / 'other'}", "method=rloo")
+    for stage in other:
+        run.prepare(stage, afresh=False)
+        assert worker.run_stage(stage.folder) == 0
+    expected = load_file(other[-1].folder / "model" / "model.safetensors")
+    actual = load_file(rloo.folder / "model" / "model.safetensors")
+    assert expected.keys() == actual.keys()
+    assert all(expected[name].equal(actual[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_a_chain_ends_with_a_report_and_a_second_call_reuses_it(tmp_path, run_main):
+    words = [*TINY, f"runs_dir={tmp_path}"]
+    code, out, _ = run_main(*words)
+    assert code == 0, out
+    metrics = json.loads((tmp_path / "quickstart" / "metrics.json").read_text())
+    assert {"sft", "rloo", "rloo_minus_sft", "seconds"} <= metrics.keys()
+    assert (tmp_path / "quickstart" / "report.html").stat().st_size > 10_000
+    assert "next:" in out
+    began = time.time()
+    code, out, _ = run_main(*words)
+    assert code == 0
+    assert out.count("reused") == 3
+    assert time.time() - began < 15
+
+
+def test_a_run_folder_in_use_is_waited_for_and_then_reused(tmp_path, stages_of, capsys):
+    stage = stages_of(*TINY, f"runs_dir={tmp_path}", "method=sft")[0]
+    script = (
+        "import sys, time; from pathlib import Path; from qwen_align import run_folder\n"
+        "folder = Path(sys.argv[1])\n"
+        "with run_folder.locked(folder, ''):\n"
+        "    print('held', flush=True); time.sleep(1)\n"
+        "    run_folder.update(folder, state='finished')\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", script, str(stage.folder)], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "held\n"
+    assert run.run_stage(stage, afresh=False) == "reused"
+    assert f"in use by process {owner.pid}" in capsys.readouterr().out
+    owner.wait()
+
+
+def test_force_empties_only_the_last_stage(tmp_path, stages_of):
+    stage = stages_of(*TINY, f"runs_dir={tmp_path}", "method=sft")[0]
+    old = stage.folder / "checkpoints" / "checkpoint-1" / "old.txt"
+    old.parent.mkdir(parents=True)
+    old.write_text("from before")
+    run.prepare(stage, afresh=True)
+    assert not old.exists()
+    assert run_folder.state(stage.folder) == "planned"

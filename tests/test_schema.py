@@ -1,0 +1,150 @@
+"""What TRL and PEFT accept, as read from their source, against the imported classes."""
+
+import ast
+import dataclasses
+import enum
+
+import pytest
+
+from qwen_align import schema
+
+TARGETS = ["trl.SFTConfig", "trl.DPOConfig", "trl.RewardConfig", "trl.RLOOConfig", "peft.LoraConfig"]
+
+
+def real_fields(target: str) -> dict[str, dataclasses.Field]:
+    from hydra.utils import get_class
+
+    return {f.name: f for f in dataclasses.fields(get_class(target))}
+
+
+def problem(value, annotation: str, name: str = "some_field") -> str | None:
+    return schema.problem(name, value, ast.parse(annotation, mode="eval").body)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_field_names_are_the_real_ones(target):
+    assert set(schema.fields(target)) == set(real_fields(target))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_default_is_accepted(target):
+    annotations = schema.fields(target)
+    refused = {}
+    for name, field in real_fields(target).items():
+        value = field.default.value if isinstance(field.default, enum.Enum) else field.default
+        if value is not dataclasses.MISSING:
+            refused[name] = schema.problem(name, value, annotations[name])
+    assert {k: v for k, v in refused.items() if v} == {}
+
+
+@pytest.mark.parametrize("target", ["trl.NoSuchConfig", "transformers.TrainingArguments", "qwen_align.data.X", ""])
+def test_unknown_class_has_no_fields(target):
+    try:
+        found = schema.fields(target)
+    except FileNotFoundError:
+        pytest.fail(f"{target}: a class that TRL does not have must give no fields, not an exception")
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation"),
+    [
+        (3, "int"),
+        (3, "float"),
+        (0.5, "float"),
+        (True, "bool"),
+        ("x", "str"),
+        (None, "int | None"),
+        (3, "int | None"),
+        (None, "Optional[str]"),
+        ("x", "Optional[str]"),
+        (3, "Union[int, str]"),
+        ([1.0], "list[float] | None"),
+        ({"a": 1}, "dict[str, Any] | str | None"),
+        ("eva", "bool | Literal['eva', 'olora']"),
+        ("cosine", "SchedulerType | str"),
+        ("steps", "IntervalStrategy | str"),
+        (object(), "SomethingUnknown"),
+    ],
+)
+def test_accepted(value, annotation):
+    assert problem(value, annotation) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "message"),
+    [
+        ("four", "int", "expected int"),
+        (0.5, "int", "expected int"),
+        (True, "int", "expected int"),
+        (True, "float", "expected float"),
+        ("x", "float", "expected float"),
+        (1, "bool", "expected bool"),
+        ("yes", "bool", "expected bool"),
+        (3, "str", "expected str"),
+        (None, "int", "expected int"),
+        ("four", "int | None", "expected int | None"),
+        ("x", "list[float] | None", "expected list[float] | None"),
+        ([1], "dict | None", "expected dict | None"),
+        ("evo", "bool | Literal['eva', 'olora']", "expected bool | Literal['eva', 'olora']"),
+    ],
+)
+def test_refused(value, annotation, message):
+    assert problem(value, annotation) == message
+
+
+def test_refused_enum_value_lists_the_right_ones():
+    message = problem("cosinus", "SchedulerType | str")
+    assert message.startswith("expected one of linear, cosine,")
+
+
+def test_enums_hold_the_values_of_transformers():
+    from transformers.trainer_utils import SchedulerType
+
+    assert set(schema.enums()["SchedulerType"]) == {member.value for member in SchedulerType}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "right"),
+    [
+        ("temperature", 0.0, 0.1),
+        ("learning_rate", -1e-5, 0.0),
+        ("top_p", 0.0, 1.0),
+        ("top_p", 1.1, 0.9),
+        ("min_p", 1.5, 0.0),
+        ("beta", -0.1, 0.0),
+        ("num_generations", 1, 2),
+        ("max_completion_length", 0, 1),
+        ("per_device_train_batch_size", 0, 1),
+        ("num_iterations", 0, 1),
+        ("save_steps", 0, 1),
+        ("logging_steps", 0, 1),
+        ("weight_decay", -0.1, 0.0),
+    ],
+)
+def test_ranges(name, wrong, right):
+    annotation = schema.fields("trl.RLOOConfig")[name]
+    assert schema.problem(name, wrong, annotation).startswith("expected a ")
+    assert schema.problem(name, right, annotation) is None
+
+
+def test_vllm_mode_is_one_of_two_words():
+    annotation = schema.fields("trl.RLOOConfig")["vllm_mode"]
+    assert schema.problem("vllm_mode", "colocat", annotation) == "expected one of server, colocate"
+    assert schema.problem("vllm_mode", "server", annotation) is None
+
+
+def test_methods_of_a_data_class_are_its_views():
+    found = schema.methods_of("qwen_align.data.countdown.Countdown")
+    assert found == {"demonstrations", "prompts", "evaluation", "verify"}
+
+
+def test_methods_of_include_inherited_ones(tmp_path, monkeypatch):
+    source = "class Base:\n    def prompts(self): ...\n\nclass Mine(Base):\n    def evaluation(self): ...\n"
+    (tmp_path / "inheriting_data.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert schema.methods_of("inheriting_data.Mine") == {"prompts", "evaluation"}
+
+
+def test_methods_of_something_that_is_not_there():
+    assert schema.methods_of("qwen_align.data.countdown.NoSuchClass") == frozenset()
