@@ -16,20 +16,17 @@ Left out: powers, roots, factorials, decimals, implicit multiplication, results 
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 from itertools import islice
-from math import inf
-from typing import Any
 
+from qwen_align.verifier.arithmetic import BOX, FRACTION, integer, to_postfix, value_of
+from qwen_align.verifier.thinking import without_thinking
 from qwen_align.verifier.verdict import Verdict
 
 __all__ = ["MAX_TOKENS", "Verdict", "verify"]
 
 MAX_TOKENS = 24_000
-MAX_DIGITS = 600  # a longer literal is in no list; Python's int() refuses texts of 640 digits at its strictest setting
 
 _OPENING, _CLOSING = "<answer>", "</answer>"
-_THOUGHT = "\0"  # stands for a stretch of thinking: an answer that runs across it can't be read
 
 _PLAIN = re.compile(r"[0-9\s+\-*/()\[\]{}=]*+")
 _PLAIN_TOKEN = re.compile(r"[0-9]+|\S")
@@ -41,7 +38,6 @@ _LEXEME = re.compile(
     r"|\\[A-Za-z]+|\\[^A-Za-z]|\S",
     re.DOTALL,
 )
-_BOX, _FRACTION, _DENOMINATOR = "\\boxed{", "\\frac{", "}{"
 _MEANING = (
     {char: char for char in "+-*/()[]{}="}
     | dict.fromkeys(["×", "✕", "·", "⋅", "∙", "∗", "x", "X", "\\times", "\\cdot", "\\ast"], "*")
@@ -50,19 +46,11 @@ _MEANING = (
     | {"\\{": "{", "\\}": "}"}
     | {f"\\left{bracket}": bracket[-1] for bracket in ["(", "[", "{", "\\{"]}
     | {f"\\right{bracket}": bracket[-1] for bracket in [")", "]", "}", "\\}"]}
-    | {"\\boxed{": _BOX, "\\frac{": _FRACTION, "\\dfrac{": _FRACTION, "\\tfrac{": _FRACTION}
+    | {"\\boxed{": BOX, "\\frac{": FRACTION, "\\dfrac{": FRACTION, "\\tfrac{": FRACTION}
     | dict.fromkeys(["$", "\\(", "\\)", "\\[", "\\]"], "")
     | dict.fromkeys(["\\,", "\\:", "\\;", "\\!", "\\>", "\\ ", "\\\n", "\\\t", "\\quad", "\\qquad", "\\enspace"], "")
     | dict.fromkeys(["\\thinspace", "\\medspace", "\\thickspace", "\\negthinspace"], "")
 )
-
-_NEGATE = "neg"
-_CLOSER = {"(": ")", "[": "]", "{": "}", _BOX: "}", _FRACTION: "}", _DENOMINATOR: "}"}
-_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
-_STACK_PRECEDENCE = dict.fromkeys(["", *_CLOSER], 0) | _PRECEDENCE | {_NEGATE: 3}
-_OPERATORS = frozenset([*_PRECEDENCE, _NEGATE])
-
-Postfix = list[int | float | str]  # numbers and operators; a float only where a literal is too long to be listed
 
 
 def verify(completion: str | None, numbers: Sequence[int], target: int) -> Verdict:
@@ -74,12 +62,12 @@ def verify(completion: str | None, numbers: Sequence[int], target: int) -> Verdi
     if not tokens:
         return Verdict.MALFORMED
     claim: list[str] | None = None
-    if "=" in tokens or tokens[0] == _BOX:
+    if "=" in tokens or tokens[0] == BOX:
         sides = _split_equation(tokens)
         if sides is None:
             return Verdict.MALFORMED
         tokens, claim = sides
-    postfix = _parse(tokens)
+    postfix = to_postfix(tokens)
     if postfix is None:
         return Verdict.MALFORMED
     literals = [item for item in postfix if item.__class__ is not str]
@@ -87,13 +75,12 @@ def verify(completion: str | None, numbers: Sequence[int], target: int) -> Verdi
         return Verdict.WELLFORMED_WRONG
     if claim is not None and not _states(claim, target):
         return Verdict.WELLFORMED_WRONG
-    return Verdict.CORRECT if _value(postfix) == target else Verdict.WELLFORMED_WRONG
+    return Verdict.CORRECT if value_of(postfix) == target else Verdict.WELLFORMED_WRONG
 
 
 def _last_answer(completion: str) -> str | None:
     """The text of the innermost last complete pair of answer tags outside thinking."""
-    if "think>" in completion:
-        completion = _without_thinking(completion)
+    completion = without_thinking(completion)
     end = completion.rfind(_CLOSING)
     start = completion.rfind(_OPENING, 0, end) if end > 0 else -1
     if start < 0:
@@ -102,24 +89,8 @@ def _last_answer(completion: str) -> str | None:
     return completion[start : completion.find(_CLOSING, start)]
 
 
-def _without_thinking(completion: str) -> str:
-    opening, closing = completion.find("<think>"), completion.find("</think>")
-    position = 0
-    if closing >= 0 and (opening < 0 or closing < opening):
-        position = closing + len("</think>")  # the prompt opened the thinking
-    spoken = []
-    while (opening := completion.find("<think>", position)) >= 0:
-        spoken.append(completion[position:opening])
-        closing = completion.find("</think>", opening)
-        if closing < 0:
-            return _THOUGHT.join(spoken)
-        position = closing + len("</think>")
-    spoken.append(completion[position:])
-    return _THOUGHT.join(spoken)
-
-
 def _tokenize(answer: str) -> list[str] | None:
-    """The answer in tokens that `_parse` knows; None if anything else is in it or it is too long."""
+    """The answer in tokens that `to_postfix` knows; None if anything else is in it or it is too long."""
     plain = _PLAIN.fullmatch(answer) is not None
     pattern = _PLAIN_TOKEN if plain else _LEXEME
     if len(answer) > MAX_TOKENS:
@@ -162,7 +133,7 @@ def _split_equation(tokens: list[str]) -> tuple[list[str], list[str] | None] | N
 
 def _unbox(tokens: list[str]) -> list[str]:
     """Take off every \\boxed{} that holds all of the tokens."""
-    if tokens[:1] != [_BOX]:
+    if tokens[:1] != [BOX]:
         return tokens
     opened: list[int] = []
     closed_at: dict[int, int] = {}
@@ -172,7 +143,7 @@ def _unbox(tokens: list[str]) -> list[str]:
         elif token == "}" and opened:
             closed_at[opened.pop()] = position
     boxes = 0
-    while closed_at.get(boxes) == len(tokens) - 1 - boxes and tokens[boxes] == _BOX:
+    while closed_at.get(boxes) == len(tokens) - 1 - boxes and tokens[boxes] == BOX:
         boxes += 1
     return tokens[boxes : len(tokens) - boxes]
 
@@ -185,77 +156,5 @@ def _is_number(tokens: list[str]) -> bool:
 def _states(claim: list[str], target: int) -> bool:
     """Whether the stated result, one number with or without a sign, is exactly the target."""
     whole, _, decimals = claim[-1].partition(".")
-    value = _integer(whole or "0")
+    value = integer(whole or "0")
     return not decimals.strip("0") and (-value if claim[0] == "-" else value) == target
-
-
-def _integer(digits: str) -> int | float:
-    """The literal's value, or infinity where only leading zeros could make it as small as a listed number and don't."""
-    if len(digits) > MAX_DIGITS:
-        digits = digits.lstrip("0") or "0"
-    return int(digits) if len(digits) <= MAX_DIGITS else inf
-
-
-def _parse(tokens: list[str]) -> Postfix | None:
-    """Shunting-yard (Dijkstra 1961): the expression in postfix order, or None if the tokens are not one expression."""
-    output: Postfix = []
-    stack = [""]
-    operand_next = True
-    remaining = iter(tokens)
-    for token in remaining:
-        if operand_next:
-            if token.isdecimal():
-                output.append(int(token) if len(token) < 20 else _integer(token))
-                operand_next = False
-            elif token in _CLOSER:
-                stack.append(token)
-            elif token == "-":
-                stack.append(_NEGATE)
-            elif token != "+":
-                return None
-        elif token in _PRECEDENCE:
-            precedence = _PRECEDENCE[token]
-            while _STACK_PRECEDENCE[stack[-1]] >= precedence:
-                output.append(stack.pop())
-            stack.append(token)
-            operand_next = True
-        else:
-            while stack[-1] in _OPERATORS:
-                output.append(stack.pop())
-            opener = stack.pop()
-            if _CLOSER.get(opener) != token:
-                return None
-            if opener == _FRACTION:
-                if next(remaining, "") != "{":
-                    return None
-                stack.append(_DENOMINATOR)
-                operand_next = True
-            elif opener == _DENOMINATOR:
-                output.append("/")
-    while stack[-1] in _OPERATORS:
-        output.append(stack.pop())
-    return None if operand_next or stack != [""] else output
-
-
-def _value(postfix: Postfix) -> int | Fraction | None:
-    """The exact value, None if something is divided by zero; integers until a division does not come out even."""
-    stack: list[Any] = []
-    for item in postfix:
-        if item.__class__ is not str:
-            stack.append(item)
-        elif item == _NEGATE:
-            stack[-1] = -stack[-1]
-        else:
-            right = stack.pop()
-            left = stack[-1]
-            if item == "+":
-                stack[-1] = left + right
-            elif item == "-":
-                stack[-1] = left - right
-            elif item == "*":
-                stack[-1] = left * right
-            elif not right:
-                return None
-            else:
-                stack[-1] = Fraction(left, right) if left % right else left // right
-    return stack[0]
