@@ -6,16 +6,15 @@ python -m qwen_align experiment=quickstart plan=true
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from qwen_align import check, groups, run
+from qwen_align import check, groups, overrides, run
 from qwen_align.errors import ConfigError
 from qwen_align.launch import INTERRUPTED, USER_ERROR
 from qwen_align.plan import Stage, resolve
@@ -30,13 +29,12 @@ def _overlay(job: DictConfig, method: DictConfig, name: str) -> DictConfig:
     return merged
 
 
-def _plan(job: DictConfig, choices: dict[str, str], overrides: list[str]) -> list[Stage]:
+def _plan(job: DictConfig, choices: dict[str, str], words: list[str]) -> list[Stage]:
     check.composed(OmegaConf.to_container(job, resolve=False), choices)  # type: ignore[arg-type]
     with open_dict(job):
         job.method = _overlay(job, job.method, choices["method"])
-        for override in OverridesParser.create().parse_overrides(
-            overrides
-        ):  # the command line wins over the experiment
+        # The command line wins over the experiment.
+        for override in OverridesParser.create().parse_overrides(words):
             if override.key_or_group.startswith("method.") and not override.is_delete():
                 OmegaConf.update(job, override.key_or_group, override.value(), force_add=True)
         stages = resolve(job, choices, lambda name: _overlay(job, OmegaConf.create(groups.read("method", name)), name))
@@ -62,8 +60,11 @@ def _plan_and_run(job: DictConfig) -> float | None:
     if job.plan:
         run.print_plan(stages)
         return None
-    words = [o for o in runtime.overrides.task if o.lstrip("+").partition("=")[0] not in ("method", "plan", "force")]
-    return run.execute(stages, name=job.name, force=job.force, words=words)
+    words = [word.lstrip("+") for word in runtime.overrides.task]
+    given = {word.partition("=")[0] for word in words}
+    # An experiment's name stands for its whole chain; a part of it reports beside it.
+    part = job.name and "method" in given and "name" not in given
+    return run.execute(stages, f"{job.name}-{choices['method']}" if part else job.name, job.force, words)
 
 
 def _compose_and_run(words: list[str]) -> None:
@@ -71,27 +72,18 @@ def _compose_and_run(words: list[str]) -> None:
         at = next(i for i, word in enumerate(words) if word in ("--config-dir", "-cd"))
         groups.extra.extend(Path(folder).absolute() for folder in words[at + 1 : at + 2])
     groups.extra.extend(Path(w.partition("=")[2]).absolute() for w in words if w.startswith("--config-dir="))
-    flags_with_value = (
-        "--config-dir",
-        "-cd",
-        "--config-path",
-        "-cp",
-        "--config-name",
-        "-cn",
-        "--package",
-        "-p",
-        "--cfg",
-        "-c",
-    )
-    checked = [w if i and words[i - 1] in flags_with_value else check.override(w) for i, w in enumerate(words)]
+    flags_with_value = "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c".split()
+    checked = [w if i and words[i - 1] in flags_with_value else overrides.checked(w) for i, w in enumerate(words)]
     sys.argv = ["python -m qwen_align", *checked]
     hydra.main(config_path=str(groups.CONF), config_name="config", version_base="1.3")(_job)()
 
 
 def _one_line(error: Exception) -> str:
     """Hydra's and OmegaConf's messages without the advice that frightens: the first line, and the key if they name one."""
-    lines: list[Any] = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key")), "")
+    if isinstance(error, OverrideParseException):
+        key = f"{error.override} (quote it for Hydra as well as for the shell)"
     return f"{key + ': ' if key else ''}{lines[0] if lines else type(error).__name__}"
 
 

@@ -1,94 +1,23 @@
-"""Every mistake that can be found without loading weights, each as one line with the key, the value and what would be right."""
+"""Every mistake in a composed config that can be found without loading weights: keys, types, ranges, views, batches."""
 
 import importlib
-import re
+import math
 from pathlib import Path
 from typing import Any
 
 from qwen_align import groups, schema
 from qwen_align.errors import ConfigError, nearest
 
-_RENAMED = {  # names that people know from older releases and from papers
-    "kl_coef": "beta", "init_kl_coef": "beta", "rloo_k": "num_generations", "cliprange": "epsilon",
-    "num_ppo_epochs": "num_iterations", "response_length": "max_completion_length", "max_seq_length": "max_length",
-    "max_new_tokens": "max_completion_length", "warmup_ratio": "warmup_steps", "evaluation_strategy": "eval_strategy",
-    "no_cuda": "use_cpu", "lr": "learning_rate", "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs",
-    "group_by_length": "train_sampling_strategy", "k": "num_generations", "grad_accum": "gradient_accumulation_steps",
-}  # fmt: skip
 _REFUSED = {  # TRL fields that have one home outside args
     "output_dir": "runs_dir", "resume_from_checkpoint": "nothing: runs resume by themselves", "report_to": "tracking",
     "deepspeed": "hardware", "push_to_hub": "nothing: runs stay on this machine", "hub_token": "the environment (HF_TOKEN)",
 }  # fmt: skip
 
 
-def _args_targets() -> dict[str, str]:
-    """method -> the TRL config class of its args."""
-    found = {name: groups.read("method", name).get("args", {}).get("_target_") for name in groups.options("method")}
-    return {name: target for name, target in found.items() if target}
-
-
-def _known_keys() -> set[str]:
-    """Every key that some choice of options accepts; TRL's and PEFT's fields are kept apart."""
-    known = {key for key, _ in groups.flatten(groups.top_level())}
-    for group in groups.names():
-        if group == "experiment":
-            continue
-        for option in groups.options(group):
-            known |= {key for key, _ in groups.flatten(groups.read(group, option), f"{group}.")}
-    return known
-
-
-def override(token: str) -> str:
-    """One command-line word, checked; a known TRL or PEFT field gets the ++ that Hydra wants for it.
-
-    Raises:
-        ConfigError: an unknown group, option or key, with the nearest right one.
-    """
-    match = re.match(r"(?P<plus>[+~]{0,2})(?P<key>[\w./@:-]+)(?P<rest>=.*)?$", token, re.DOTALL)
-    if token.startswith("-") or not match or match["key"].startswith("hydra"):
-        return token
-    key, rest = match["key"], match["rest"]
-    group = key.partition("@")[0]
-    if group in groups.names():
-        for option in re.findall(r"[^,\[\]\s]+", (rest or "")[1:]):
-            if not re.search(r"[(){}'\"$]", option) and option not in [*groups.options(group), "null"]:
-                raise ConfigError(
-                    f"{group}={option}: expected one of {', '.join(groups.options(group))}"
-                    f"{nearest(option, groups.options(group))}"
-                )
-        return token
-    if rest is None and "=" not in token and not match["plus"]:
-        raise ConfigError(f"{token}: expected key=value, a group=option, or a flag such as --help")
-    if field := re.fullmatch(r"(method|stages\.(?P<stage>\w+))\.(?P<name>.+)", key):
-        return _method_override(token, key, rest or "", field["stage"], field["name"])
-    if key.startswith("adapter.") and (name := key.split(".")[1]) in schema.fields("peft.LoraConfig"):
-        return f"++adapter.{name}{rest}"
-    known = _known_keys() | {f"adapter.{name}" for name in schema.fields("peft.LoraConfig")}
-    if key not in known:
-        near = nearest(key, known | set(groups.names())) or nearest(key.rpartition(".")[2], known)
-        raise ConfigError(f"{key}{rest or ''}: no such key{near}")
-    return token
-
-
-def _method_override(token: str, key: str, rest: str, stage: str | None, name: str) -> str:
-    targets = _args_targets()
-    if stage and stage not in groups.options("method"):
-        raise ConfigError(f"{key}: no method {stage}{nearest(stage, groups.options('method'))}")
-    methods = [stage] if stage else groups.options("method")
-    head, _, field = name.partition(".")
-    if head == "args" and field:
-        field = field.split(".")[0]
-        fields = {f for m in methods if m in targets for f in schema.fields(targets[m])}
-        if field not in fields:
-            hint = f" (did you mean {_RENAMED[field]}?)" if _RENAMED.get(field) in fields else nearest(field, fields)
-            raise ConfigError(
-                f"{key}{rest}: {', '.join(targets[m] for m in methods if m in targets)} has no {field}{hint}"
-            )
-        return f"++{token.lstrip('+')}"
-    known = {k for m in methods for k, _ in groups.flatten(groups.read("method", m))}
-    if name not in known:
-        raise ConfigError(f"{key}{rest}: no such key{nearest(name, known)}")
-    return f"++{token.lstrip('+')}" if stage else token
+_AT_LEAST = {  # keys of ours, of config.yaml and of the methods that sample
+    "seed": 0, "max_completion_length": 1, "problems": 1, "samples": 1, "batch_size": 1, "evaluation_problems": 1,
+    "prompts_per_step": 1, "keep": 1,
+}  # fmt: skip
 
 
 def composed(config: dict[str, Any], choices: dict[str, str]) -> None:
@@ -106,24 +35,35 @@ def composed(config: dict[str, Any], choices: dict[str, str]) -> None:
     for method, node in [(choices["method"], config["method"]), *config.get("stages", {}).items()]:
         if method not in groups.options("method"):
             raise ConfigError(f"stages.{method}: no such method{nearest(method, groups.options('method'))}")
-        _compare({"method": node}, dict(groups.flatten({"method": groups.read("method", method)})))
+        shown = "method" if node is config["method"] else f"stages.{method}"
+        _compare({"method": node}, dict(groups.flatten({"method": groups.read("method", method)})), shown)
 
 
-def _compare(config: dict[str, Any], declared: dict[str, Any]) -> None:
+def _compare(config: dict[str, Any], declared: dict[str, Any], shown: str = "method") -> None:
+    """Compare keys and values; `shown` is what the user calls the node that is compared as `method`."""
     args = {"method.args": declared.get("method.args._target_"), "adapter": declared.get("adapter._target_")}
     for key, value in groups.flatten(config):
         parent, _, name = key.rpartition(".")
+        said = f"{shown}{key.removeprefix('method')}={value}" if key.startswith("method") else f"{key}={value}"
         fields = schema.fields(args.get(parent) or "")
         if name in fields:
             if parent == "method.args" and name in _REFUSED and value is not None:
-                raise ConfigError(f"{key}={value}: set {_REFUSED[name]} instead")
+                raise ConfigError(f"{said}: set {_REFUSED[name]} instead")
             if not _is_interpolation(value) and (wrong := schema.problem(name, value, fields[name])):
-                raise ConfigError(f"{key}={value}: {wrong}")
+                raise ConfigError(f"{said}: {wrong}")
         elif key in declared:
-            _same_type(key, value, declared[key])
-        elif not _inside_free_form(key, declared, args):
-            what = f"{args[parent]} has no {name}" if fields else "no such key"
-            raise ConfigError(f"{key}={value}: {what}{nearest(name, fields) or nearest(key, declared)}")
+            _same_type(key, said, value, declared[key])
+        elif not (isinstance(value, dict) and value) and not _inside_free_form(key, declared, args):
+            raise ConfigError(f"{said}: {_unknown(parent, name, fields) or 'no such key' + nearest(key, declared)}")
+
+
+def _unknown(parent: str, name: str, fields: dict[str, Any]) -> str:
+    """What to say of a field that this method's TRL class lacks; another method's may have it."""
+    if parent != "method.args" and not fields:
+        return ""
+    targets = {m: groups.read("method", m).get("args", {}).get("_target_", "") for m in groups.options("method")}
+    having = [f"method={m}" for m, target in targets.items() if name in schema.fields(target)]
+    return f"not a field of this method{f'; {having[0]} has it' if having else nearest(name, fields)}"
 
 
 def _is_interpolation(value: Any) -> bool:
@@ -142,7 +82,12 @@ def _inside_free_form(key: str, declared: dict[str, Any], args: dict[str, str | 
     return False
 
 
-def _same_type(key: str, value: Any, default: Any) -> None:
+def _same_type(key: str, said: str, value: Any, default: Any) -> None:
+    name = key.rpartition(".")[2]
+    if name in _AT_LEAST and isinstance(value, int) and value < _AT_LEAST[name]:
+        raise ConfigError(f"{said}: expected a whole number from {_AT_LEAST[name]} on")
+    if name == "temperature" and isinstance(value, (int, float)) and value <= 0:
+        raise ConfigError(f"{said}: expected a number above 0; the greedy completion is measured anyway")
     if default is None or value is None or _is_interpolation(default) or _is_interpolation(value):
         return
     kind = {
@@ -157,7 +102,7 @@ def _same_type(key: str, value: Any, default: Any) -> None:
     if isinstance(default, float):
         fits = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not fits:
-        raise ConfigError(f"{key}={value}: expected {kind[type(default)]}, for example {default}")
+        raise ConfigError(f"{said}: expected {kind[type(default)]}, for example {default}")
 
 
 def batch(method: dict[str, Any], processes: int) -> tuple[int, int]:
@@ -184,7 +129,7 @@ def batch(method: dict[str, Any], processes: int) -> tuple[int, int]:
 
 
 def construct(node: dict[str, Any]) -> Any:
-    """Build a component whose constructor only checks its settings: data, hardware and tracking are such."""
+    """Build a component whose constructor only checks its settings, to hear its complaint before anything is started."""
     module, _, name = node["_target_"].rpartition(".")
     return getattr(importlib.import_module(module), name)(**{k: v for k, v in node.items() if k != "_target_"})
 
@@ -192,8 +137,9 @@ def construct(node: dict[str, Any]) -> Any:
 def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
     """Check what one stage of a plan needs: the view of the data, the batch, a save step that a resume can be exact from."""
     settings, data = config["method"], config["data"]
-    for group in ("data", "hardware", "tracking"):
-        construct(config[group])
+    for node in (data, config["hardware"], config["tracking"], settings.get("reward")):
+        if node and "_target_" in node and schema.is_light(node["_target_"]):
+            construct(node)
     views = schema.methods_of(data["_target_"])
     if views and settings["view"] not in views:
         having = [
@@ -205,48 +151,59 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
             f"data={choices['data']}: has no {settings['view']} view, which method={method} needs; "
             f"data sets that have it: {', '.join(having) or 'none'}"
         )
-    if "args" not in settings:
-        for key in ("problems", "samples", "batch_size"):
-            if settings.get(key, 1) < 1:
-                raise ConfigError(f"method.{key}={settings[key]}: expected a whole number from 1 on")
-        return
-    _, accumulation = batch(settings, config["hardware"]["processes"])
+    if "args" in settings:
+        _batches(settings, config["hardware"]["processes"])
+
+
+def _batches(settings: dict[str, Any], processes: int) -> None:
+    _, accumulation = batch(settings, processes)
     args = settings["args"]
-    if "num_generations" in args:
-        if args.get("generation_batch_size"):
-            raise ConfigError(
-                "method.args.generation_batch_size: set method.prompts_per_step and args.num_generations instead"
-            )
-        window = (args.get("steps_per_generation") or accumulation) * args.get("num_iterations", 1)
-        if window % accumulation or (args["save_steps"] * accumulation) % window:
-            raise ConfigError(
-                f"method.args.save_steps={args['save_steps']}: a run can only resume exactly where a generation batch ends, "
-                f"every {-(-window // accumulation)} steps; expected a multiple of it"
-            )
+    if "num_generations" not in args:
+        return
+    if args.get("generation_batch_size"):
+        raise ConfigError(
+            "method.args.generation_batch_size: set method.prompts_per_step and args.num_generations instead"
+        )
+    window = (args.get("steps_per_generation") or accumulation) * args.get("num_iterations", 1)
+    every = window // math.gcd(window, accumulation)
+    if args["save_steps"] % every:
+        raise ConfigError(
+            f"method.args.save_steps={args['save_steps']}: a run can only resume exactly where a generation batch ends, "
+            f"every {every} steps; expected a multiple of it"
+        )
 
 
 def reachable(config: dict[str, Any]) -> None:
-    """Ask the Hub once, before anything slow, for a model that is neither a folder nor in the cache.
+    """Ask the Hub once, before anything slow, for what is neither a folder nor in the cache: the model, the data sets.
 
     Raises:
-        ConfigError: the model cannot be had from here.
+        ConfigError: it cannot be had from here.
     """
-    name = config["model"].get("name") if config["init"] == "base" else config["init"]
-    if name is None or "ancestors" in config or Path(name).expanduser().exists():
-        return
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError
+    if config["init"] == "base" and "name" in config["model"]:
+        offline = "model=countdown_tiny experiment=quickstart needs nothing, and model.name=FOLDER takes a local folder"
+        _on_hub("model.name", config["model"]["name"], config["model"].get("revision"), "model", offline)
+    elif config["init"] != "base" and "ancestors" not in config:
+        _on_hub("init", config["init"], None, "model", "init=FOLDER takes a run folder or a model folder")
+    for key, name in config["data"].items():
+        if key.endswith("_name"):
+            _on_hub(f"data.{key}", name, None, "dataset", "data=countdown makes its own problems")
 
-    revision = config["model"].get("revision")
-    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+
+def _on_hub(key: str, name: str, revision: str | None, kind: str, offline: str) -> None:
+    if Path(name).expanduser().exists():
         return
-    key = "model.name" if config["init"] == "base" else "init"
-    instead = (
-        "offline, model=countdown_tiny experiment=quickstart needs nothing, and model.name=FOLDER takes a local folder"
-    )
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if (Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "snapshots").is_dir():
+        return
     try:
-        HfApi().model_info(name, revision=revision, timeout=10)
+        HfApi().repo_info(name, revision=revision, repo_type=kind, timeout=10)
+    except HFValidationError as error:
+        raise ConfigError(f"{key}={name}: neither a folder nor a Hub name like org/name; offline, {offline}") from error
     except HfHubHTTPError as error:
-        raise ConfigError(f"{key}={name}: the Hub says {str(error).splitlines()[0]}; {instead}") from error
+        raise ConfigError(f"{key}={name}: the Hub says {str(error).splitlines()[0]}; offline, {offline}") from error
     except Exception as error:  # whatever the HTTP library underneath raises: no name, no route, no time
-        raise ConfigError(f"{key}={name}: not in the local cache, and the Hub cannot be reached; {instead}") from error
+        raise ConfigError(
+            f"{key}={name}: not in the local cache, and the Hub cannot be reached; offline, {offline}"
+        ) from error

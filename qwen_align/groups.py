@@ -3,6 +3,7 @@
 A checkout has conf/ beside the package, a wheel carries it inside. Folders given with --config-dir come after it.
 """
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,15 @@ import yaml
 _HERE = Path(__file__).parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 extra: list[Path] = []  # --config-dir
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML as OmegaConf reads it: 1e-5 is a number, though YAML 1.1 calls it text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def _folders() -> list[Path]:
@@ -32,8 +42,7 @@ def options(group: str) -> list[str]:
 
 @lru_cache
 def _read(path: Path) -> dict[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {}
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}
 
 
 def read(group: str | None, option: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from qwen_align import check, launch, run_folder
+from qwen_align import check, launch, report, run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.plan import Stage
 
@@ -43,13 +43,6 @@ def print_plan(stages: list[Stage]) -> None:
     print(_table(rows))
 
 
-def duration(seconds: float) -> str:
-    """1:02:03 or 2:03 or 4 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02} min" if minutes else f"{rest} s"
-
-
 def headline(folder: Path) -> str:
     """The number a stage is known by, with its interval."""
     metric = run_folder.read_json(folder / "metrics.json").get("headline")
@@ -58,7 +51,7 @@ def headline(folder: Path) -> str:
     return f"{metric['name']} {metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}] (n={metric['n']})"
 
 
-def prepare(stage: Stage, afresh: bool) -> None:
+def prepare(stage: Stage, afresh: bool, command: str = "") -> None:
     """Write what a worker starts from; afresh empties the folder first."""
     if afresh:
         for path in sorted(stage.folder.rglob("*"), reverse=True):
@@ -67,6 +60,7 @@ def prepare(stage: Stage, afresh: bool) -> None:
     run_folder.write_text(stage.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(stage.config)))
     run_folder.update(
         stage.folder, state="planned", method=stage.method, choices=stage.choices, fingerprint=stage.fingerprint,
+        command=command,
         parents={key: str(parent.folder) for key, parent in stage.parents.items()}, **run_folder.provenance(),
     )  # fmt: skip
 
@@ -90,14 +84,14 @@ def _failure(stage: Stage, code: int) -> StageFailed:
     )
 
 
-def run_stage(stage: Stage, afresh: bool) -> str:
+def run_stage(stage: Stage, afresh: bool, command: str = "") -> str:
     """Run or reuse one stage; returns what was done."""
     waiting = f"{shown(stage.folder)} is in use by process {{owner}}; waiting for it"
     with run_folder.locked(stage.folder, waiting) as lock:
         if stage.state == "finished" and not afresh:
             return "reused"
         began, before = time.time(), run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
-        prepare(stage, afresh)
+        prepare(stage, afresh, command)
         print(f"== {stage.method} -> {shown(stage.folder)}", flush=True)
         code = launch.run(stage.folder, check.construct(stage.config["hardware"]), lock)
         run_folder.update(stage.folder, seconds=round((0.0 if afresh else before) + time.time() - began, 1))
@@ -108,37 +102,46 @@ def run_stage(stage: Stage, afresh: bool) -> str:
         return "finished"
 
 
+def _print_results(stages: list[Stage], done: dict[str, str]) -> None:
+    rows = [("stage", "state", "time", "result", "run folder")]
+    for stage in stages:
+        seconds = run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
+        what = done.get(stage.fingerprint, stage.state)
+        rows.append((stage.method, what, report.duration(seconds), headline(stage.folder), shown(stage.folder)))
+    print("\n" + _table(rows), flush=True)
+
+
+def _next_command(last: Stage, words: list[str]) -> str:
+    kept = [word for word in words if word.partition("=")[0] not in ("method", "init", "plan", "force")]
+    if last.method in _NEXT:
+        return shlex.join(["python", "-m", "qwen_align", *kept, f"method={_NEXT[last.method]}"])
+    start = last.parents.get("init", last)
+    return shlex.join(["python", "-m", "qwen_align", *kept, "method=evaluate", f"init={shown(start.folder)}"])
+
+
 def execute(stages: list[Stage], name: str | None, force: bool, words: list[str]) -> float | None:
     """Run what is missing, in order; then the table, the report, and a next command. Returns the headline number.
+
+    Args:
+        stages: the plan; with `force` its last one runs again even if it is finished.
+        name: of the folder for the report, else it goes into the last stage's own.
+        words: the command line, for run.json and for the next command.
 
     Raises:
         StageFailed: the first stage that did not finish; everything before it stays and is reused.
     """
     done: dict[str, str] = {}
+    command = shlex.join(["python", "-m", "qwen_align", *words])
     for stage in stages:
         if stage.state != "finished":
             check.reachable(stage.config)
     try:
         for stage in stages:
-            done[stage.fingerprint] = run_stage(stage, afresh=force and stage is stages[-1])
+            done[stage.fingerprint] = run_stage(stage, force and stage is stages[-1], command)
     finally:
-        rows = [("stage", "state", "time", "result", "run folder")]
-        for stage in stages:
-            seconds = run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
-            what = done.get(stage.fingerprint, stage.state)
-            rows.append((stage.method, what, duration(seconds), headline(stage.folder), shown(stage.folder)))
-        print("\n" + _table(rows), flush=True)
-    from qwen_align import report
-
+        _print_results(stages, done)
     last = stages[-1]
-    words = [word.lstrip("+") for word in words]
     where = last.folder.parent / name if name else last.folder
     report.write(where, stages)
-    print(f"\nreport: {shown(where / 'report.html')}")
-    following = _NEXT.get(last.method)
-    if following:
-        print(f"next:   python -m qwen_align {shlex.join([*words, f'method={following}'])}")
-    else:
-        start = last.parents.get("init", last)
-        print(f"next:   python -m qwen_align {shlex.join([*words, 'method=evaluate', f'init={shown(start.folder)}'])}")
+    print(f"\nreport: {shown(where / 'report.html')}\nnext:   {_next_command(last, words)}")
     return run_folder.read_json(last.folder / "metrics.json").get("headline", {}).get("mean")

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -28,11 +28,14 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -58,6 +61,13 @@ def update(folder: Path, **changes: Any) -> dict[str, Any]:
     manifest = read_json(folder / "run.json") | changes
     write_json(folder / "run.json", manifest)
     return manifest
+
+
+def record_view(folder: Path, view: str, rows: Iterable[Any]) -> None:
+    """Note in run.json how many rows a view had and their hash, so that two runs can be told to have seen the same data."""
+    listed = list(rows)
+    known = read_json(folder / "run.json").get("data", {})
+    update(folder, data=known | {view: {"rows": len(listed), "hash": fingerprint(listed)}})
 
 
 def state(folder: Path) -> str:

@@ -50,7 +50,7 @@ def _tree(relative: str) -> ast.Module:
 def _file_of(cls: str) -> str | None:
     if cls in _BASES:
         return _BASES[cls]
-    match = re.fullmatch(r"(\w+)Config", cls)
+    match = re.fullmatch(r"(SFT|DPO|RLOO|Reward)Config", cls)
     return f"trl/trainer/{match[1].lower()}_config.py" if match else None
 
 
@@ -136,6 +136,21 @@ def problem(name: str, value: Any, annotation: ast.expr) -> str | None:
     if name in _CHOICES and value not in _CHOICES[name]:
         return f"expected one of {', '.join(_CHOICES[name])}"
     return None
+
+
+@lru_cache
+def is_light(target: str) -> bool:
+    """Whether the module of a dotted path imports none of the packages that cost seconds, at its top level."""
+    spec = importlib.util.find_spec(target.rpartition(".")[0])
+    if spec is None or spec.origin is None:
+        return False
+    imported: set[str] = set()
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").partition(".")[0])
+    return not imported & {"torch", "transformers", "trl", "datasets", "peft", "accelerate", "evaluate"}
 
 
 @lru_cache

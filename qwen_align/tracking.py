@@ -36,9 +36,9 @@ class Tracking:
     def start(self, folder: Path) -> None:
         """Point the tracker at the run folder, before a trainer is built."""
         if self.report_to == "wandb":
-            mode = ("online" if _has_key() else "offline") if self.mode == "auto" else self.mode
+            found = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
             os.environ |= {
-                "WANDB_MODE": mode,
+                "WANDB_MODE": found if self.mode == "auto" else self.mode,
                 "WANDB_PROJECT": self.project,
                 "WANDB_DIR": str(folder),
                 "WANDB_SILENT": "true",

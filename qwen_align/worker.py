@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from qwen_align import interrupt, run_folder
+from qwen_align import check, interrupt, run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.launch import INTERRUPTED, USER_ERROR
 
@@ -29,6 +29,7 @@ def _end_with_parent() -> None:
 
 def work(folder: Path) -> dict[str, Any]:
     """Do what config.yaml says; returns what metrics.json holds."""
+    import torch
     from hydra.utils import get_method, instantiate
     from omegaconf import OmegaConf
     from transformers import set_seed
@@ -39,6 +40,8 @@ def work(folder: Path) -> dict[str, Any]:
 
     logging.disable_progress_bar()  # loading and saving; training and sampling keep theirs
     set_seed(config["seed"])
+    on_gpu = check.construct(config["hardware"]).on_gpu and torch.cuda.is_available()
+    run_folder.update(folder, device=torch.cuda.get_device_name() if on_gpu else "cpu", threads=torch.get_num_threads())
     data = instantiate(config["data"], _convert_="object")
     tracking = instantiate(config["tracking"])
     tracking.start(folder)

@@ -15,7 +15,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import open_dict
 
 from qwen_align import __main__ as program
-from qwen_align import check, groups
+from qwen_align import groups
+from qwen_align import overrides as overrides_module
 from qwen_align.plan import Stage
 
 
@@ -26,21 +27,28 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def planned(*overrides: str) -> list[Stage]:
+    """The plan of a command line, nothing started."""
+    GlobalHydra.instance().clear()
+    words = [overrides_module.checked(word) for word in overrides]
+    with initialize_config_dir(str(groups.CONF), version_base="1.3"):
+        job = compose("config", overrides=words, return_hydra_config=True)
+    choices = {k: v for k, v in job.hydra.runtime.choices.items() if v and "/" not in k}
+    with open_dict(job):
+        del job["hydra"]
+    return program._plan(job, choices, words)
+
+
 @pytest.fixture
 def stages_of(in_empty_folder: Path) -> Callable[..., list[Stage]]:
-    """stages_of("method=rloo", ...): the plan of a command line, nothing started."""
+    """stages_of("method=rloo", ...): the plan of a command line, with runs/ in an empty folder."""
+    return planned
 
-    def plan(*overrides: str) -> list[Stage]:
-        GlobalHydra.instance().clear()
-        words = [check.override(word) for word in overrides]
-        with initialize_config_dir(str(groups.CONF), version_base="1.3"):
-            job = compose("config", overrides=words, return_hydra_config=True)
-        choices = {k: v for k, v in job.hydra.runtime.choices.items() if v and "/" not in k}
-        with open_dict(job):
-            del job["hydra"]
-        return program._plan(job, choices, words)
 
-    return plan
+@pytest.fixture(scope="session")
+def default_fingerprint() -> str:
+    """Of the one stage that a command line without words plans."""
+    return planned()[0].fingerprint
 
 
 @pytest.fixture
@@ -55,7 +63,10 @@ def run_main(
         monkeypatch.setattr(sys, "argv", ["qwen_align", *words])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
         capsys.readouterr()
-        code = program.main()
+        try:
+            code = program.main()
+        except SystemExit as end:  # how Hydra ends --help
+            code = int(end.code or 0)
         return code, *capsys.readouterr()
 
     return call

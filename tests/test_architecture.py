@@ -13,7 +13,20 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "qwen_align"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "transformers", "trl", "datasets", "accelerate", "peft", "deepspeed", "evaluate", "wandb"}
-LIGHT = ("__main__", "run", "check", "plan", "groups", "schema", "errors", "run_folder", "launch", "tracking", "report", "interrupt")
+LIGHT = (
+    "__main__",
+    "run",
+    "check",
+    "plan",
+    "groups",
+    "schema",
+    "errors",
+    "run_folder",
+    "launch",
+    "tracking",
+    "report",
+    "interrupt",
+)
 
 
 def imports_of(path: Path, top_level_only: bool) -> set[str]:
@@ -51,7 +64,11 @@ def test_verifiers_rewards_and_data_do_not_know_methods():
 
 def test_nothing_evaluates_text():
     for path in MODULES:
-        calls = {n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+        calls = {
+            n.func.id
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        }
         assert not calls & {"eval", "exec", "compile"}, path
 
 
@@ -78,7 +95,9 @@ def test_the_readmes_tree_is_the_repository():
     named = [line.split()[0].rstrip("/") for line in tree.splitlines() if line.strip()]
     missing = [name for name in named if not (ROOT / name).exists()]
     assert missing == []
-    rooms = {str(p.relative_to(ROOT)) for p in PACKAGE.iterdir() if not p.name.startswith("__") or p.name == "__main__.py"}
+    rooms = {
+        str(p.relative_to(ROOT)) for p in PACKAGE.iterdir() if not p.name.startswith("__") or p.name == "__main__.py"
+    }
     assert rooms <= set(named), f"not in the README's tree: {sorted(rooms - set(named))}"
 
 

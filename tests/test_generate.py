@@ -9,7 +9,13 @@ from qwen_align import generate, model
 @pytest.fixture(scope="module")
 def loaded():
     torch.manual_seed(0)
-    size = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2}
+    size = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
     return model.from_scratch("Numbers target + - ;", 20, **size)
 
 
@@ -44,7 +50,6 @@ def test_the_seed_repeats_a_draw_and_another_changes_it(loaded):
 def test_a_stop_token_ends_a_completion_and_counts(loaded):
     policy, tokenizer = loaded
     stop = tokenizer.eos_token_id
-    bias = policy.lm_head.weight.data[stop].clone()
     try:
         policy.generation_config.eos_token_id = list(range(len(tokenizer)))
         found = draw(loaded, prompts_of("Numbers 1 target 2"))[0]

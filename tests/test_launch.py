@@ -3,6 +3,9 @@
 import io
 import os
 import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -62,9 +65,6 @@ def test_a_worker_ends_with_its_parent(tmp_path):
         "child.stdout.readline(); print(child.pid, flush=True)\n"
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    import sys
-    import time
-
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     child = int(said.stdout)
     deadline = time.time() + 5
@@ -73,9 +73,8 @@ def test_a_worker_ends_with_its_parent(tmp_path):
             os.kill(child, 0)
         except ProcessLookupError:
             return
-        with open(f"/proc/{child}/stat") as stat:
-            if stat.read().split()[2] == "Z":
-                return
+        if Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
+            return
         time.sleep(0.05)
     os.kill(child, 9)
     pytest.fail("the worker outlived its parent")

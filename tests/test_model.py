@@ -19,10 +19,18 @@ def base_folder(tmp_path_factory):
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    inner.train_from_iterator(["numbers target user assistant"] * 4, trainers.BpeTrainer(special_tokens=special, initial_alphabet=alphabet))
+    inner.train_from_iterator(
+        ["numbers target user assistant"] * 4, trainers.BpeTrainer(special_tokens=special, initial_alphabet=alphabet)
+    )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
     tokenizer.save_pretrained(folder)
-    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    size = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
     policy = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **size))
     policy.save_pretrained(folder)
     return str(folder)

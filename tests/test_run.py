@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import pytest
 from safetensors.torch import load_file
 from tiny import TINY
 
-from qwen_align import run, run_folder, worker
+from qwen_align import run, run_folder
 
-LONG = (*TINY, "stages.rloo.args.max_steps=60", "stages.rloo.args.save_steps=4")
-
+LONG = (
+    *TINY, "stages.sft.args.max_steps=150", "stages.sft.batch_size=32", "stages.rloo.args.max_steps=40",
+    "stages.rloo.args.save_steps=4",
+)  # fmt: skip
 
 
 def start(runs: Path, *words: str) -> "subprocess.Popen[str]":
@@ -62,13 +65,15 @@ def test_interrupted_and_killed_runs_end_with_the_weights_of_an_uninterrupted_on
     assert "resuming from checkpoint-" in said
     assert (sft.folder / "metrics.json").stat().st_mtime_ns == sft_written, "the finished stage ran again"
     steps = [line["step"] for line in run_folder.read_jsonl(rloo.folder / "metrics.jsonl") if "reward" in line]
-    assert steps == list(range(1, 61)), "the log has every step once"
+    assert steps == list(range(1, 41)), "the log has every step once"
+    assert any(line.get("grad_norm", 0) > 0 for line in run_folder.read_jsonl(rloo.folder / "metrics.jsonl"))
 
-    other = stages_of(*LONG, f"runs_dir={tmp_path / 'other'}", "method=rloo")
-    for stage in other:
-        run.prepare(stage, afresh=False)
-        assert worker.run_stage(stage.folder) == 0
-    expected = load_file(other[-1].folder / "model" / "model.safetensors")
+    other = tmp_path / "other"
+    shutil.copytree(sft.folder, other / sft.folder.name)
+    undisturbed = start(other, "method=rloo")
+    said, _ = undisturbed.communicate(timeout=120)
+    assert undisturbed.returncode == 0, said
+    expected = load_file(other / rloo.folder.name / "model" / "model.safetensors")
     actual = load_file(rloo.folder / "model" / "model.safetensors")
     assert expected.keys() == actual.keys()
     assert all(expected[name].equal(actual[name]) for name in expected)

@@ -37,13 +37,9 @@ def test_every_default_is_accepted(target):
     assert {k: v for k, v in refused.items() if v} == {}
 
 
-@pytest.mark.parametrize("target", ["trl.NoSuchConfig", "transformers.TrainingArguments", "qwen_align.data.X", ""])
-def test_unknown_class_has_no_fields(target):
-    try:
-        found = schema.fields(target)
-    except FileNotFoundError:
-        pytest.fail(f"{target}: a class that TRL does not have must give no fields, not an exception")
-    assert found == {}
+@pytest.mark.parametrize("target", ["peft.IA3Config", "trl.NoSuchConfig", "transformers.TrainingArguments", ""])
+def test_other_classes_have_no_known_fields(target):
+    assert schema.fields(target) == {}
 
 
 @pytest.mark.parametrize(

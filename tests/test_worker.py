@@ -27,7 +27,9 @@ def test_a_chain_of_stages_writes_states_metrics_samples_and_models(prepared):
     sft, rloo, best = stages
     for stage in (sft, rloo):
         assert (stage.folder / "model" / "model.safetensors").is_file()
-        assert {"name", "mean", "low", "high", "n"} <= run_folder.read_json(stage.folder / "metrics.json")["headline"].keys()
+        assert {"name", "mean", "low", "high", "n"} <= run_folder.read_json(stage.folder / "metrics.json")[
+            "headline"
+        ].keys()
     assert len(run_folder.read_jsonl(sft.folder / "samples.jsonl")) == 20
     metrics = run_folder.read_json(best.folder / "metrics.json")
     assert list(metrics["policies"]) == ["sft", "rloo"]
@@ -48,10 +50,10 @@ def test_a_users_mistake_found_while_working_is_one_line(prepared, capsys):
 
 
 def test_too_few_prompts_for_one_step_is_an_error_before_training(prepared):
-    sft, rloo = prepared("method=rloo", "stages.rloo.prompts_per_step=400")
+    sft, rloo = prepared("method=rloo", "stages.rloo.prompts_per_step=256")
     assert worker.run_stage(sft.folder) == 0
     assert worker.run_stage(rloo.folder) == USER_ERROR
-    assert "400" in run_folder.read_json(rloo.folder / "run.json")["error"]
+    assert "prompts_per_step=256: the data has only 200" in run_folder.read_json(rloo.folder / "run.json")["error"]
 
 
 def test_lora_trains_an_adapter_and_leaves_a_plain_model(prepared):

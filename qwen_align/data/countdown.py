@@ -7,6 +7,7 @@ held out is decided by its checksum, so no number set of the evaluation view is 
 """
 
 import random
+import string
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -94,6 +95,18 @@ def is_held_out(numbers: Sequence[int], share: float) -> bool:
     return zlib.crc32(" ".join(map(str, sorted(numbers))).encode()) % 10_000 < share * 10_000
 
 
+def check_prompt(prompt: str) -> None:
+    """Raise ConfigError unless the prompt's fields are {numbers} and {target}."""
+    try:
+        fields = {field for _, field, _, _ in string.Formatter().parse(prompt) if field is not None}
+    except ValueError as error:
+        raise ConfigError(f"data.prompt={prompt!r}: {error}; a brace that is text is written twice") from error
+    if fields != {"numbers", "target"}:
+        raise ConfigError(
+            f"data.prompt={prompt!r}: has the fields {sorted(fields)}; expected {{numbers}} and {{target}}"
+        )
+
+
 def ask(prompt: str, numbers: Sequence[int], target: int) -> list[dict[str, str]]:
     """The prompt as messages."""
     return [{"role": "user", "content": prompt.format(numbers=" ".join(map(str, numbers)), target=target)}]
@@ -121,11 +134,14 @@ class Countdown:
         self.problems, self.evaluation_problems = problems, evaluation_problems
         self.count, self.numbers, self.target = tuple(count), tuple(numbers), tuple(target)
         self.largest, self.held_out, self.seed, self.prompt = largest, held_out, seed, prompt
+        check_prompt(prompt)
         if not 0 < held_out < 1:
             raise ConfigError(f"data.held_out={held_out}: a share between 0 and 1, for example 0.15")
-        for key, (low, high) in {"count": self.count, "numbers": self.numbers, "target": self.target}.items():
-            if not 0 < low <= high:
-                raise ConfigError(f"data.{key}=[{low},{high}]: two whole numbers, the smaller first, from 1 on")
+        for key, bounds in {"count": self.count, "numbers": self.numbers, "target": self.target}.items():
+            if len(bounds) != 2 or not all(type(n) is int for n in bounds) or not 0 < bounds[0] <= bounds[1]:
+                raise ConfigError(
+                    f"data.{key}={list(bounds)}: expected two whole numbers, the smaller first, from 1 on"
+                )
         if self.count[1] > 6:
             raise ConfigError(
                 f"data.count=[{self.count[0]},{self.count[1]}]: at most 6 numbers can be solved exactly here"

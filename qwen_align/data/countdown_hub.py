@@ -8,7 +8,7 @@ wording; where a query opened the thinking, the completion gets the tag back. He
 import re
 from typing import TYPE_CHECKING, Any
 
-from qwen_align.data.countdown import ask, is_held_out
+from qwen_align.data.countdown import ask, check_prompt, is_held_out
 from qwen_align.errors import ConfigError
 from qwen_align.verifier.countdown import Verdict, verify
 
@@ -37,6 +37,7 @@ class CountdownHub:
         self.prompts_name, self.demonstrations_name = prompts_name, demonstrations_name
         self.problems, self.evaluation_problems = problems, evaluation_problems
         self.held_out, self.prompt = held_out, prompt
+        check_prompt(prompt)
 
     def _problems(self, held_out: bool, wanted: int) -> "Dataset":
         from qwen_align.data import hub
@@ -61,7 +62,8 @@ class CountdownHub:
         nums, target = [int(n) for n in re.findall(r"\d+", found[1])], int(found[2])
         if is_held_out(nums, self.held_out):
             return None
-        opened = row["query"].rstrip().endswith("<think>")
+        closed = row["completion"].lstrip().startswith("<think>")
+        opened = row["query"].rstrip().endswith("<think>") and not closed
         answer = ("<think>" if opened else "") + row["completion"]
         completion = [{"role": "assistant", "content": answer}]
         return {"prompt": ask(self.prompt, nums, target), "completion": completion, "nums": nums, "target": target}
@@ -78,7 +80,10 @@ class CountdownHub:
             raise ConfigError(
                 f"data.demonstrations_name={self.demonstrations_name}: no query reads like 'numbers [1, 2, 3] ... equals 6'"
             )
-        print(f"{len(found)} of {len(rows)} demonstrations are used; the others are held out or name no problem", flush=True)
+        print(
+            f"{len(found)} of {len(rows)} demonstrations are used; the others are held out or name no problem",
+            flush=True,
+        )
         return Dataset.from_list(found[: self.problems])
 
     def verify(self, completion: str | None, row: dict[str, Any]) -> Verdict:

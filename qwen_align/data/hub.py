@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetsError
 
 from qwen_align.errors import ConfigError
 
@@ -20,7 +21,7 @@ def load(key: str, name: str, split: str, columns: tuple[str, ...]) -> Dataset:
     """
     try:
         rows = load_dataset(str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name, split=split)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         raise ConfigError(
             f"{key}={name}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "
             "offline, data=countdown makes its own problems"

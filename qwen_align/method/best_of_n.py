@@ -24,16 +24,23 @@ def differences(measured: dict[str, Measured]) -> dict[str, Any]:
     return found
 
 
+def unique(names: list[str]) -> list[str]:
+    """Names told apart: sft, sft_2 for two SFT stages in one line of descent."""
+    return [name if (n := names[: i + 1].count(name)) == 1 else f"{name}_{n}" for i, name in enumerate(names)]
+
+
 def compare(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     """Measure the policy, and with `ancestors` the stages it came from, on the same problems."""
     settings = config["method"]
     run_folder.write_text(folder / "samples.jsonl", "")
     measured: dict[str, Measured] = {}
     ancestors = config.get("ancestors", [])
-    for ancestor in ancestors[:-1] if settings["ancestors"] else []:
-        loaded = model.from_run(Path(ancestor["folder"]))
-        measured[ancestor["method"]] = measure(loaded, data, settings, config, folder, ancestor["method"])
-    label = ancestors[-1]["method"] if ancestors else "policy"
+    *labels, label = unique([a["method"] for a in ancestors] or ["policy"])
+    if settings["ancestors"]:
+        for earlier, ancestor in zip(labels, ancestors[:-1], strict=True):
+            measured[earlier] = measure(
+                model.from_run(Path(ancestor["folder"])), data, settings, config, folder, earlier
+            )
     measured[label] = measure(policy.load(config), data, settings, config, folder, label)
     policies = {name: value.summary() for name, value in measured.items()}
     return {

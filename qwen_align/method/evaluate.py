@@ -6,9 +6,8 @@ Every training stage ends with this, so the numbers of all stages mean the same.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from qwen_align import generate, model, run_folder
 from qwen_align.errors import ConfigError
@@ -61,6 +60,7 @@ def measure(
             f"the evaluation view has {len(rows)} problems, fewer than the {settings['problems']} asked for", flush=True
         )
     rows = rows.select(range(min(settings["problems"], len(rows)))).to_list()
+    run_folder.record_view(folder, "evaluation", rows)
     weights, tokenizer = loaded
     policy.to_device(weights, config)
     shared = {
@@ -85,12 +85,10 @@ def measure(
         for row, answers in zip(rows, judged, strict=True):
             line = {"policy": label, **row, "greedy": answers[0], "samples": answers[1:]}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    everything = [completion for pool in pools for completion in pool]
-    verdicts = [verdict for answers in judged for _, verdict in answers[1:]]
     details = {
-        "wellformed": float(np.mean([verdict != "malformed" for verdict in verdicts])),
-        "mean_tokens": float(np.mean([c.tokens for c in everything])),
-        "truncated": float(np.mean([not c.finished for c in everything])),
+        "wellformed": interval.mean([fmean([v != "malformed" for _, v in answers[1:]]) for answers in judged]),
+        "mean_tokens": interval.mean([fmean([c.tokens for c in pool]) for pool in pools]),
+        "truncated": interval.mean([fmean([not c.finished for c in pool]) for pool in pools]),
     }
     correct = [[verdict == "correct" for _, verdict in answers] for answers in judged]
     return Measured([row[0] for row in correct], [row[1:] for row in correct], details)
@@ -112,6 +110,7 @@ def after_training(config: dict[str, Any], data: Any, folder: Path, train: dict[
 
 def evaluate(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     """Measure the policy that `init` names."""
+    label = (config.get("ancestors") or [{"method": "policy"}])[-1]["method"]
     run_folder.write_text(folder / "samples.jsonl", "")
-    measured = measure(policy.load(config), data, config["method"], config, folder, "policy").summary()
+    measured = measure(policy.load(config), data, config["method"], config, folder, label).summary()
     return {"evaluation": measured, "headline": headline(measured, "pass@1")}

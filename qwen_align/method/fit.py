@@ -78,7 +78,8 @@ class Recorder(TrainerCallback):
 
     def __init__(self, folder: Path, resumed_step: int) -> None:
         self.path = folder / "metrics.jsonl"
-        kept = [line for line in run_folder.read_jsonl(self.path) if line["step"] <= resumed_step]
+        before = run_folder.read_jsonl(self.path)  # an interrupted run's closing summary is no step
+        kept = [line for line in before if line["step"] <= resumed_step and "train_runtime" not in line]
         run_folder.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(

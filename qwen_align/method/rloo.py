@@ -4,12 +4,15 @@ What sampling optimises is the reward of one sample: it sharpens the policy, so 
 pass@1 rises. The evaluation reports both.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
+from torch.utils.data import Sampler
 from trl import RLOOTrainer
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.method import evaluate, policy
 from qwen_align.method.fit import arguments, fit
@@ -41,14 +44,41 @@ def check_rows(rows: Any, rewards: list[Reward], method: dict[str, Any]) -> None
         )
 
 
+class EpochOrder(Sampler[int]):
+    """TRL's sampler with an order that follows from seed and epoch alone.
+
+    TRL draws every epoch's order from one generator that no checkpoint holds, so a run resumed after its first epoch would read
+    that epoch's order again.
+    """
+
+    def __init__(self, inner: Any, trainer: RLOOTrainer) -> None:
+        self.inner, self.trainer = inner, trainer
+
+    def __iter__(self) -> Iterator[int]:
+        if self.inner.shuffle:
+            self.inner.generator.manual_seed(self.inner.seed + int(self.trainer.state.epoch or 0))
+        return iter(self.inner)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+
+class ResumableRLOOTrainer(RLOOTrainer):
+    """RLOOTrainer that reads its prompts in the same order after a resume."""
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochOrder:
+        return EpochOrder(super()._get_train_sampler(dataset), self)
+
+
 def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     """Train on the prompts view with the configured reward, then measure on the evaluation view."""
     rewards = build_rewards(config["method"]["reward"])
     functions = to_trl(rewards)
     rows = data.prompts()
     check_rows(rows, rewards, config["method"])
+    run_folder.record_view(folder, "prompts", rows)
     learner, tokenizer = policy.load(config)
-    trainer = RLOOTrainer(
+    trainer = ResumableRLOOTrainer(
         model=learner,
         reward_funcs=list(functions),
         args=arguments(config, folder, reward_weights=[reward.weight for reward in rewards]),

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.method import evaluate, policy
 from qwen_align.method.fit import arguments, fit
@@ -55,6 +56,7 @@ def tokenise(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int 
 def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     """Train on the demonstrations view, then measure on the evaluation view."""
     rows = data.demonstrations().select_columns(["prompt", "completion"])
+    run_folder.record_view(folder, "demonstrations", rows)
     learner, tokenizer = policy.load(config)
     args = config["method"]["args"]
     ours = not args.get("packing") and not args.get("assistant_only_loss") and "dataset_kwargs" not in args

@@ -1,0 +1,131 @@
+"""The report's plots as PNG: best-of-N, reward and loss, each only where there is something to draw.
+
+Drawn on matplotlib's Figure, not on pyplot: no display, no global state, a shorter import. The background is white on purpose,
+so that a plot reads the same on a light and on a dark page.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen_align.evidence import Evidence, best_of
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito: told apart by everybody
+_SMOOTHED_FROM = 40  # points; below that a running mean hides more than it shows
+_CURVES: dict[
+    str, dict[str, tuple[tuple[str, str], ...]]
+] = {  # file -> panels of what trainers log: title -> (key, label)
+    "reward.png": {
+        "reward": (("reward", "reward"), ("reward_std", "its standard deviation over a step")),
+        "kl": (("kl", "kl"),),
+    },
+    "loss.png": {"loss": (("loss", "loss"),)},
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """y over x; `band` is (low, high) along it, `level` one more value that is drawn dotted across the panel."""
+
+    label: str
+    x: list[float]
+    y: list[float]
+    band: tuple[list[float], list[float]] | None = None
+    level: float | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes; `powers` puts x on a log2 axis with a tick at each point, `noisy` adds a running mean."""
+
+    title: str
+    x: str
+    y: str
+    lines: list[Line]
+    powers: bool = False
+    noisy: bool = False
+
+
+def panels(evidence: Evidence) -> dict[str, list[Panel]]:
+    """File -> its panels, one for each training stage and kind of curve; none where nothing was measured or logged."""
+    found: dict[str, list[Panel]] = {"best_of_n.png": []}
+    policies = []
+    for policy, summary in evidence.policies.items():
+        points = [summary[key] for key in best_of(summary).values()]
+        if len(points) > 1:
+            mean, low, high = ([point[side] for point in points] for side in ("mean", "low", "high"))
+            greedy = summary.get("greedy", {}).get("mean")
+            policies.append(Line(policy, [float(n) for n in best_of(summary)], mean, (low, high), greedy))
+    if policies:
+        found["best_of_n.png"].append(Panel("N samples and a verifier", "N", "problems solved", policies, powers=True))
+    for name, kinds in _CURVES.items():
+        found[name] = [
+            Panel(f"{stage.method}: {title}", "step", title, lines, noisy=title != "loss")
+            for stage, log in zip(evidence.stages, evidence.logs, strict=True)
+            for title, keys in kinds.items()
+            if (lines := _logged(log, keys))
+            # RLOO's loss is about 0 by construction: where a reward is logged, that is the curve to read
+            and not (title == "loss" and any("reward" in line for line in log))
+        ]
+    return found
+
+
+def _logged(log: list[dict[str, Any]], keys: tuple[tuple[str, str], ...]) -> list[Line]:
+    lines = []
+    for key, label in keys:
+        kept = [line for line in log if line.get(key) is not None]
+        if kept:
+            lines.append(Line(label, [line["step"] for line in kept], [float(line[key]) for line in kept]))
+    return lines
+
+
+def draw(path: Path, panels: list[Panel]) -> None:
+    """Write the panels, two in a row, under a temporary name and rename it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(8.0 if columns == 1 else 5.2 * columns, 3.7 * rows), layout="constrained")
+    for i, panel in enumerate(panels):
+        _draw_panel(figure.add_subplot(rows, columns, i + 1), panel)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
+    temporary.replace(path)
+
+
+def _draw_panel(axes: Any, panel: Panel) -> None:
+    import numpy as np
+    from matplotlib import ticker
+
+    for i, line in enumerate(panel.lines):
+        colour = _COLOURS[i % len(_COLOURS)]
+        window = len(line.y) // 12 if panel.noisy and len(line.y) >= _SMOOTHED_FROM else 0
+        if window:
+            axes.plot(line.x, line.y, color=colour, alpha=0.3, linewidth=1)
+            x, y = (np.convolve(values, np.ones(window) / window, "valid") for values in (line.x, line.y))
+            axes.plot(x, y, color=colour, linewidth=1.8, label=f"{line.label}, mean of {window} points")
+        else:
+            style = {"marker": "o", "markersize": 4} if panel.powers or len(line.y) == 1 else {}
+            axes.plot(line.x, line.y, color=colour, linewidth=1.8, label=line.label, **style)
+        if line.band:
+            axes.fill_between(line.x, *line.band, color=colour, alpha=0.15, linewidth=0)
+        if line.level is not None:
+            axes.axhline(line.level, color=colour, linestyle=":", linewidth=1.5, label=f"{line.label}, greedy")
+    if panel.powers:
+        axes.set_xscale("log", base=2)
+        ticks = sorted({x for line in panel.lines for x in line.x})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_ylim(bottom=0)
+    values = [y for line in panel.lines for y in line.y]
+    if not panel.powers and min(values) > 0 and max(values) > 8 * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(frameon=False, fontsize="small")
