@@ -6,15 +6,17 @@ python -m qwen_align experiment=quickstart plan=true
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from qwen_align import check, groups, overrides, run
+from qwen_align import check, groups, overrides, run, usage
 from qwen_align.errors import ConfigError
 from qwen_align.launch import INTERRUPTED, USER_ERROR
 from qwen_align.plan import Stage, resolve
@@ -44,17 +46,16 @@ def _plan(job: DictConfig, choices: dict[str, str], words: list[str]) -> list[St
 
 
 def _job(job: DictConfig) -> float | None:
-    """One composed job; Hydra would print a failure in its own words, so it is kept for `main`."""
+    """One job that Hydra composed; it would print a failure in its own words, so that is kept for `main`."""
     try:
-        return _plan_and_run(job)
+        return _plan_and_run(job, HydraConfig.get())
     except (ConfigError, run.StageFailed, OmegaConfBaseException) as error:
         _failures.append(error)
         return None
 
 
-def _plan_and_run(job: DictConfig) -> float | None:
+def _plan_and_run(job: DictConfig, runtime: Any) -> float | None:
     """Print the plan or run it. Returns the headline number, which a sweeper may ask for."""
-    runtime = HydraConfig.get()
     choices = {k: v for k, v in runtime.runtime.choices.items() if v and "/" not in k}
     stages = _plan(job, choices, list(runtime.overrides.task))
     if job.plan:
@@ -73,7 +74,19 @@ def _compose_and_run(words: list[str]) -> None:
         groups.extra.extend(Path(folder).absolute() for folder in words[at + 1 : at + 2])
     groups.extra.extend(Path(w.partition("=")[2]).absolute() for w in words if w.startswith("--config-dir="))
     flags_with_value = "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c".split()
+    if "--help" in words or "-h" in words:
+        print(usage.text(), end="")
+        return
     checked = [w if i and words[i - 1] in flags_with_value else overrides.checked(w) for i, w in enumerate(words)]
+    if not any(word.lstrip("+~").startswith(("-", "hydra")) for word in checked):
+        # One plain job: hydra.main would compose it twice, to find out that it is one.
+        with initialize_config_dir(str(groups.CONF), version_base="1.3"):
+            job = compose("config", checked, return_hydra_config=True)
+            runtime = job.hydra
+            with open_dict(job):
+                del job["hydra"]
+            _plan_and_run(job, runtime)
+        return
     sys.argv = ["python -m qwen_align", *checked]
     hydra.main(config_path=str(groups.CONF), config_name="config", version_base="1.3")(_job)()
 
@@ -93,7 +106,7 @@ def main() -> int:
     _failures.clear()
     try:
         _compose_and_run(sys.argv[1:])
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+    except (ConfigError, run.StageFailed, HydraException, OmegaConfBaseException) as error:
         _failures.append(error)
     except KeyboardInterrupt:
         return INTERRUPTED

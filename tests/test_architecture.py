@@ -26,6 +26,8 @@ LIGHT = (
     "tracking",
     "report",
     "interrupt",
+    "usage",
+    "overrides",
 )
 
 
