@@ -21,7 +21,6 @@ _NEUTRAL_ARGS = frozenset(
     "disable_tqdm log_completions log_level log_level_replica num_completions_to_print log_unique_prompts log_multimodal "
     "dataloader_num_workers dataloader_pin_memory push_to_hub hub_model_id hub_token hub_strategy hub_private_repo".split()
 )
-_NEUTRAL_METHOD = frozenset(("batch_size",))  # of methods that only sample; see settings()
 Overlay = Callable[[str], DictConfig]
 
 
@@ -56,7 +55,7 @@ def settings(config: dict[str, Any], method: str, start: str) -> dict[str, Any]:
         chosen["adapter"] = config["adapter"]
         chosen["precision"] = config["hardware"]["precision"]
     else:
-        mine = {k: v for k, v in mine.items() if k not in _NEUTRAL_METHOD}
+        chosen["generator"] = config["generator"]
     return chosen | {"method": mine, "name": method, "start": start}
 
 

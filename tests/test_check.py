@@ -149,7 +149,7 @@ def test_a_value_out_of_range_is_refused(stages_of, word):
     [
         "evaluation.problems=0",
         "evaluation.samples=0",
-        "evaluation.batch_size=0",
+        "generator.batch_size=0",
         "evaluation.temperature=0",
         "max_completion_length=0",
         "seed=-1",
@@ -159,7 +159,7 @@ def test_a_value_that_would_only_fail_after_training_is_refused(stages_of, word)
     assert refused(stages_of, word).startswith(word.partition("=")[0])
 
 
-@pytest.mark.parametrize("key", ["problems", "samples", "batch_size"])
+@pytest.mark.parametrize("key", ["problems", "samples"])
 def test_sampling_nothing_is_refused(stages_of, key):
     assert f"method.{key}=0: expected a whole number from 1 on" in refused(
         stages_of, "method=evaluate", f"method.{key}=0"

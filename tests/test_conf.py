@@ -16,6 +16,7 @@ COMPONENTS = [p for p in FILES if p.relative_to(groups.CONF).parts[0] not in ("e
 MODULES = {  # group -> where its targets live
     "adapter": ("qwen_align.model.", "peft."),
     "data": ("qwen_align.data.",),
+    "generator": ("qwen_align.generator.",),
     "hardware": ("qwen_align.launch.",),
     "method": ("qwen_align.method.",),
     "model": ("qwen_align.model.",),

@@ -56,7 +56,7 @@ def test_a_run_folder_is_named_after_what_it_holds(stages_of, tmp_path):
         ("method.args.logging_steps=7", "method.args.log_level=info"),
         ("method.args.save_steps=7", "method.args.save_total_limit=1", "checkpoints.keep=1"),
         ("hardware.device=cpu", "hardware.threads=1"),
-        ("evaluation.problems=3", "evaluation.samples=2", "evaluation.temperature=0.7", "evaluation.batch_size=8"),
+        ("evaluation.problems=3", "evaluation.samples=2", "evaluation.temperature=0.7", "generator.batch_size=8"),
         ("tracking=tensorboard", "name=other", "runs_dir=elsewhere", "force=true"),
     ],
     ids=["logging", "saving", "hardware", "evaluation", "bookkeeping"],

@@ -9,8 +9,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from qwen_align import generate, model, run_folder
+from hydra.utils import instantiate
+
+from qwen_align import model, run_folder
 from qwen_align.errors import ConfigError
+from qwen_align.generator import sample
 from qwen_align.method import policy
 from qwen_align.metric import interval
 from qwen_align.metric.pass_at_k import PassAtK, estimate
@@ -61,22 +64,19 @@ def measure(
         )
     rows = rows.select(range(min(settings["problems"], len(rows)))).to_list()
     run_folder.record_view(folder, "evaluation", rows)
-    weights, tokenizer = loaded
-    policy.to_device(weights, config)
-    shared = {
-        "max_completion_length": config["max_completion_length"], "batch_size": settings["batch_size"], "seed": config["seed"],
-    }  # fmt: skip
+    policy.to_device(loaded[0], config)
+    source = instantiate(config["generator"], _convert_="object")
+    if not source.needs_policy:
+        raise ConfigError(
+            "generator: a policy is measured with its own weights; expected generator=transformers or vllm"
+        )
     prompts = [row["prompt"] for row in rows]
-    first = generate.sample(weights, tokenizer, prompts, n=1, temperature=0.0, title=f"{label} greedy", **shared)
-    pools = generate.sample(
-        weights,
-        tokenizer,
-        prompts,
-        n=settings["samples"],
-        temperature=settings["temperature"],
-        title=f"{label} samples",
-        **shared,
-    )
+    shared: dict[str, Any] = {
+        "max_completion_length": config["max_completion_length"], "seed": config["seed"], "policy": loaded,
+    }  # fmt: skip
+    first = sample(source, prompts, n=1, temperature=0.0, title=f"{label} greedy", **shared)
+    drawn = {"n": settings["samples"], "temperature": settings["temperature"]}
+    pools = sample(source, prompts, title=f"{label} samples", **drawn, **shared)
     judged = [
         [(c.text, data.verify(c.text, row)) for c in [*greedy, *pool]]
         for row, greedy, pool in zip(rows, first, pools, strict=True)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from qwen_align import generate, model
+from qwen_align import model
+from qwen_align.generator import sample
+from qwen_align.generator.transformers import Transformers
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +26,8 @@ def prompts_of(*texts):
 
 
 def draw(loaded, prompts, **changes):
-    settings = {"n": 3, "temperature": 1.0, "max_completion_length": 8, "batch_size": 6, "seed": 0, "title": "test"}
-    return generate.sample(*loaded, prompts, **(settings | changes))
+    settings = {"n": 3, "temperature": 1.0, "max_completion_length": 8, "seed": 0, "title": "test"} | changes
+    return sample(Transformers(settings.pop("batch_size", 6)), prompts, policy=loaded, **settings)
 
 
 def test_n_completions_a_prompt_within_the_length(loaded):
