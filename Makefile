@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format clean
+.PHONY: help install quickstart bench test lint format clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ install: .venv/installed ## make .venv with the exact tested versions
 
 quickstart: .venv/installed ## SFT, RLOO and best-of-N on Countdown: two CPU cores, minutes, nothing to download
 	$(BIN)/python -m qwen_align experiment=quickstart
+
+bench: .venv/installed ## measure speed: make bench SUITE=verifier
+	$(BIN)/python -m qwen_align.bench suite=$(or $(SUITE),verifier) $(ARGS)
 
 test: .venv/installed ## the whole test suite
 	$(BIN)/python -m pytest

@@ -137,16 +137,16 @@ def construct(node: dict[str, Any]) -> Any:
 def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
     """Check what one stage of a plan needs: the view of the data, the batch, a save step that a resume can be exact from."""
     settings, data = config["method"], config["data"]
-    for node in (data, config["hardware"], config["tracking"], settings.get("reward")):
+    for node in (config["hardware"], config["tracking"], settings.get("reward")):
         if node and "_target_" in node and schema.is_light(node["_target_"]):
             construct(node)
     views = schema.methods_of(data["_target_"])
+    if schema.is_light(data["_target_"]):
+        built = construct(data)
+        views = frozenset(built.views()) if hasattr(built, "views") else views  # a data set that depends on its files
     if views and settings["view"] not in views:
-        having = [
-            o
-            for o in groups.options("data")
-            if settings["view"] in schema.methods_of(groups.read("data", o)["_target_"])
-        ]
+        targets = {option: groups.read("data", option)["_target_"] for option in groups.options("data")}
+        having = [option for option, target in targets.items() if settings["view"] in schema.methods_of(target)]
         raise ConfigError(
             f"data={choices['data']}: has no {settings['view']} view, which method={method} needs; "
             f"data sets that have it: {', '.join(having) or 'none'}"

@@ -6,6 +6,8 @@ run happens, nor how much is evaluated at its end.
 """
 
 import copy
+import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,10 +48,19 @@ class Stage:
         return [*parent.lineage, parent] if parent else []
 
 
+def _contents(node: dict[str, Any]) -> dict[str, str]:
+    """key -> hash of every file that a data set names: what is in it counts, not only where it lies."""
+    named = {key: os.path.expanduser(value) for key, value in groups.flatten(node) if isinstance(value, str)}
+    files = {key: name for key, name in named.items() if os.path.isfile(name)}  # Path.is_file raises on a long prompt
+    return {key: hashlib.sha256(Path(name).read_bytes()).hexdigest() for key, name in files.items()}
+
+
 def settings(config: dict[str, Any], method: str, start: str) -> dict[str, Any]:
     """The part of a stage's config that can change its result."""
     chosen = copy.deepcopy({k: config[k] for k in ("model", "data", "seed", "max_completion_length")})
     mine = copy.deepcopy(config["method"])
+    if files := _contents(config["data"]):
+        chosen["files"] = files
     if "args" in mine:
         mine["args"] = {k: v for k, v in mine["args"].items() if k not in _NEUTRAL_ARGS}
         chosen["adapter"] = config["adapter"]

@@ -46,9 +46,9 @@ HOSTILE = {
 def test_hostile_input_is_refused_in_bounded_time(name):
     best = 1.0
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         verdict = verify(HOSTILE[name], "5")
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     assert best < 0.1
     assert verdict in (WRONG, MALFORMED, CORRECT if name == "nested boxes" else WRONG)
 
