@@ -7,6 +7,7 @@ from typing import Any
 
 from qwen_align import groups, schema
 from qwen_align.errors import ConfigError, nearest
+from qwen_align.method import select
 
 _REFUSED = {  # TRL fields that have one home outside args
     "output_dir": "runs_dir", "resume_from_checkpoint": "nothing: runs resume by themselves", "report_to": "tracking",
@@ -147,10 +148,13 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
     if views and settings["view"] not in views:
         targets = {option: groups.read("data", option)["_target_"] for option in groups.options("data")}
         having = [option for option, target in targets.items() if settings["view"] in schema.methods_of(target)]
+        own = f"set data.{settings['view']}_path=FILE; " if f"{settings['view']}_path" in data else ""
         raise ConfigError(
             f"data={choices['data']}: has no {settings['view']} view, which method={method} needs; "
-            f"data sets that have it: {', '.join(having) or 'none'}"
+            f"{own}data sets that have it: {', '.join(having) or 'none'}"
         )
+    if method == "best_of_n":
+        select.check(settings)
     if "args" in settings:
         _batches(settings, config["hardware"]["processes"])
 

@@ -50,8 +50,9 @@ def best_of(summary: Summary) -> dict[int, str]:
 
 def main_metrics(summary: Summary) -> dict[str, dict[str, float]]:
     """The metrics with an interval that a policy is known by: of pass@k the first, of best-of-N the largest."""
-    kept = ["pass@1", *list(best_of(summary).values())[-1:]]
-    ladder = re.compile(r"(pass@|best_of_)\d+")
+    chosen = [key for key in summary if re.fullmatch(r"(majority|reward)@\d+", key)]
+    kept = ["pass@1", *list(best_of(summary).values())[-1:], *chosen[-1:]]
+    ladder = re.compile(r"(pass@|best_of_|majority@|reward@)\d+")
     return {
         key: value
         for key, value in summary.items()

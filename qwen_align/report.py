@@ -136,7 +136,7 @@ def _stage_table(evidence: Evidence) -> list[Row]:
     for stage, run, metrics in zip(evidence.stages, evidence.runs, evidence.metrics, strict=True):
         train, headline, parent = metrics.get("train"), metrics.get("headline"), stage.parents.get("init")
         groups = ["data", "model", *(["adapter"] if train else [])]
-        groups += ["reward"] if "reward" in stage.config.get("method", {}) else []
+        groups += ["reward"] if stage.config.get("method", {}).get("reward") else []
         device = run.get("device") or stage.config.get("hardware", {}).get("device", "")
         processes = run.get("world_size", 1)
         rows.append([

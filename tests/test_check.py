@@ -266,7 +266,7 @@ def test_a_view_that_the_data_lacks_names_the_data_sets_that_have_it(run_main, o
     code, _, errors = run_main("--config-dir", str(only_prompts), "data=only_prompts", "method=sft", "plan=true")
     assert code == 2
     assert errors.startswith("error: data=only_prompts: has no demonstrations view, which method=sft needs")
-    assert errors.endswith("data sets that have it: countdown, countdown_hub\n")
+    assert errors.endswith("data sets that have it: countdown, countdown_hub, gsm8k, local\n")
 
 
 def test_a_stage_on_the_way_needs_its_view_too(run_main, only_prompts):

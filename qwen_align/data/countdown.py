@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from qwen_align.data import extra as extra_rows
 from qwen_align.errors import ConfigError
-from qwen_align.verifier.countdown import Verdict, verify
+from qwen_align.verifier.countdown import Verdict, answer, verify
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -112,6 +113,18 @@ def ask(prompt: str, numbers: Sequence[int], target: int) -> list[dict[str, str]
     return [{"role": "user", "content": prompt.format(numbers=" ".join(map(str, numbers)), target=target)}]
 
 
+def extra_demonstrations(path: str | None, held_out: float) -> list[dict[str, Any]]:
+    """The rows of `data.extra`; ConfigError where one asks a held-out problem."""
+    rows = extra_rows.read(path, ("nums", "target"))
+    for number, row in enumerate(rows, 1):
+        if row["nums"] and is_held_out(row["nums"], held_out):
+            raise ConfigError(
+                f"data.extra={path}: row {number} asks for {row['nums']}, numbers that data.held_out={held_out} keeps for the "
+                "evaluation view; expected none of them"
+            )
+    return rows
+
+
 class Countdown:
     """Problems, demonstrations with a random solution each, and a held-out evaluation view.
 
@@ -125,16 +138,19 @@ class Countdown:
         held_out: share of number multisets kept for the evaluation view.
         seed: of the problems, not of the training.
         prompt: text with {numbers} and {target}.
+        extra: a file of more demonstrations.
     """
 
     def __init__(
         self, problems: int, evaluation_problems: int, count: Sequence[int], numbers: Sequence[int],
-        target: Sequence[int], largest: int, held_out: float, seed: int, prompt: str,
+        target: Sequence[int], largest: int, held_out: float, seed: int, prompt: str, extra: str | None = None,
     ) -> None:  # fmt: skip
         self.problems, self.evaluation_problems = problems, evaluation_problems
         self.count, self.numbers, self.target = tuple(count), tuple(numbers), tuple(target)
         self.largest, self.held_out, self.seed, self.prompt = largest, held_out, seed, prompt
+        self.extra = extra
         check_prompt(prompt)
+        extra_rows.check(extra)
         if not 0 < held_out < 1:
             raise ConfigError(f"data.held_out={held_out}: a share between 0 and 1, for example 0.15")
         for key, bounds in {"count": self.count, "numbers": self.numbers, "target": self.target}.items():
@@ -177,7 +193,7 @@ class Countdown:
         return {"prompt": ask(self.prompt, numbers, target), "nums": numbers, "target": target}
 
     def demonstrations(self) -> "Dataset":
-        """prompt, completion (a random solution), nums, target."""
+        """prompt, completion (a random solution), nums, target; then the rows of `extra`."""
         from datasets import Dataset
 
         rng = random.Random(f"{self.seed} solutions")
@@ -187,7 +203,7 @@ class Countdown:
             assert solution is not None, "a problem is drawn from the table that solve reads"
             completion = [{"role": "assistant", "content": trace(*solution)}]
             rows.append(self._row(numbers, target) | {"completion": completion})
-        return Dataset.from_list(rows)
+        return Dataset.from_list(rows + extra_demonstrations(self.extra, self.held_out))
 
     def prompts(self) -> "Dataset":
         """prompt, nums, target of training problems."""
@@ -204,3 +220,7 @@ class Countdown:
     def verify(self, completion: str | None, row: dict[str, Any]) -> Verdict:
         """The exact verdict on one completion of a row."""
         return verify(completion, row["nums"], row["target"])
+
+    def answer(self, completion: str) -> str | None:
+        """What a completion votes for: its expression."""
+        return answer(completion)

@@ -8,9 +8,10 @@ wording; where a query opened the thinking, the completion gets the tag back. He
 import re
 from typing import TYPE_CHECKING, Any
 
-from qwen_align.data.countdown import ask, check_prompt, is_held_out
+from qwen_align.data import extra as extra_rows
+from qwen_align.data.countdown import ask, check_prompt, extra_demonstrations, is_held_out
 from qwen_align.errors import ConfigError
-from qwen_align.verifier.countdown import Verdict, verify
+from qwen_align.verifier.countdown import Verdict, answer, verify
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,16 +29,18 @@ class CountdownHub:
         evaluation_problems: at most so many in the evaluation view.
         held_out: share of number multisets kept for the evaluation view.
         prompt: text with {numbers} and {target}.
+        extra: a file of more demonstrations.
     """
 
     def __init__(
         self, prompts_name: str, demonstrations_name: str, problems: int, evaluation_problems: int, held_out: float,
-        prompt: str,
+        prompt: str, extra: str | None = None,
     ) -> None:  # fmt: skip
         self.prompts_name, self.demonstrations_name = prompts_name, demonstrations_name
         self.problems, self.evaluation_problems = problems, evaluation_problems
-        self.held_out, self.prompt = held_out, prompt
+        self.held_out, self.prompt, self.extra = held_out, prompt, extra
         check_prompt(prompt)
+        extra_rows.check(extra)
 
     def _problems(self, held_out: bool, wanted: int) -> "Dataset":
         from qwen_align.data import hub
@@ -69,7 +72,7 @@ class CountdownHub:
         return {"prompt": ask(self.prompt, nums, target), "completion": completion, "nums": nums, "target": target}
 
     def demonstrations(self) -> "Dataset":
-        """prompt, completion, nums, target; rows whose query names no problem are left out, and their number is printed."""
+        """prompt, completion, nums, target; rows whose query names no problem are left out and counted aloud; then `extra`."""
         from datasets import Dataset
 
         from qwen_align.data import hub
@@ -84,8 +87,12 @@ class CountdownHub:
             f"{len(found)} of {len(rows)} demonstrations are used; the others are held out or name no problem",
             flush=True,
         )
-        return Dataset.from_list(found[: self.problems])
+        return Dataset.from_list(found[: self.problems] + extra_demonstrations(self.extra, self.held_out))
 
     def verify(self, completion: str | None, row: dict[str, Any]) -> Verdict:
         """The exact verdict on one completion of a row."""
         return verify(completion, row["nums"], row["target"])
+
+    def answer(self, completion: str) -> str | None:
+        """What a completion votes for: its expression."""
+        return answer(completion)

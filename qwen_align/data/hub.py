@@ -8,19 +8,22 @@ from datasets.exceptions import DatasetsError
 from qwen_align.errors import ConfigError
 
 
-def load(key: str, name: str, split: str, columns: tuple[str, ...]) -> Dataset:
+def load(key: str, name: str, split: str, columns: tuple[str, ...], config: str | None = None) -> Dataset:
     """One split of a data set.
 
     Args:
         key: the config key that holds the name, for messages.
         name: a Hub name, or a folder with Parquet, JSONL or CSV files.
         columns: what it must have.
+        config: which of the Hub data set's configurations.
 
     Raises:
         ConfigError: it cannot be loaded, or lacks a column.
     """
     try:
-        rows = load_dataset(str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name, split=split)
+        rows = load_dataset(
+            str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name, config, split=split
+        )
     except (OSError, ValueError, DatasetsError) as error:
         raise ConfigError(
             f"{key}={name}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "

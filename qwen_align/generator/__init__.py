@@ -5,9 +5,10 @@ A generator yields each prompt's completions as soon as it has them, so that a c
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from qwen_align.model import Policy
+if TYPE_CHECKING:
+    from qwen_align.model import Policy
 
 Conversation = list[dict[str, str]]
 
@@ -19,6 +20,7 @@ class Completion:
     text: str
     tokens: int  # generated, the stop token included
     finished: bool  # False: cut at max_completion_length
+    prompt_tokens: int = 0  # what an endpoint bills beside them; 0 where nobody counts
 
 
 class Generator(Protocol):
@@ -28,13 +30,13 @@ class Generator(Protocol):
 
     def stream(
         self, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int, seed: int,
-        title: str, policy: Policy | None = None,
+        title: str, policy: "Policy | None" = None,
     ) -> Iterator[tuple[int, list[Completion]]]: ...  # fmt: skip
 
 
 def sample(
     generator: Generator, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int,
-    seed: int, title: str, policy: Policy | None = None,
+    seed: int, title: str, policy: "Policy | None" = None,
 ) -> list[list[Completion]]:  # fmt: skip
     """n completions for each prompt, in the prompts' order; temperature 0 is greedy."""
     results: list[list[Completion]] = [[] for _ in prompts]

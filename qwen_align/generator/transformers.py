@@ -1,28 +1,147 @@
-"""Completions of a local policy with transformers' generate: batches of prompts of like length, one KV cache each."""
+"""Completions of a local policy: transformers' models and caches, with a decode loop of our own.
+
+`model.generate` computes a prompt once for each of its samples, and goes on with finished rows until the last one of the
+batch ends. Here batches hold prompts of like length up to a token budget, a prompt is computed once and its KV cache is
+repeated for its samples, and finished rows leave the batch. Greedy answers are those of `generate`, sampled
+ones have the same distribution. Left out: top-k, top-p and penalties, models without a DynamicCache, and filling the
+places of finished rows with new prompts.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, Conversation
 from qwen_align.model import Policy, prompt_ids
 
+_CROWD = 0.8  # finished rows are dropped once so few are left: each time copies the cache
+
+
+class Roomy(DynamicLayer):
+    """Keys and values in buffers with room for `room` more tokens; a DynamicLayer copies all of them for each one."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+        keys, values = (buffer[:, :, :length] for buffer in self.buffers)
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append; the prompt comes first and whole, as in any cache."""
+        if not self.is_initialized:
+            return super().update(key_states, value_states, *args, **kwargs)
+        begin = self.get_seq_length()
+        end = begin + key_states.shape[-2]
+        for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:, :, begin:end] = new
+        return self._show(end)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each prompt for its completions, and make room for them."""
+        length = self.get_seq_length()
+        self.buffers = []
+        for part in (self.keys, self.values):
+            assert part is not None, "the prompt is computed first"
+            prompts, heads, _, width = part.shape
+            buffer = part.new_empty(prompts * repeats, heads, length + self.room, width)
+            buffer.unflatten(0, (prompts, repeats))[..., :length, :] = part[:, None]
+            self.buffers.append(buffer)
+        self._show(length)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows."""
+        length = self.get_seq_length()
+        self.buffers = [buffer[indices] for buffer in self.buffers]
+        self._show(length)
+
+
+def batches(lengths: Sequence[int], n: int, longest: int, batch_size: int, batch_tokens: int) -> Iterator[list[int]]:
+    """Indices of prompts by length, the longest first: at most so many completions, and tokens if all get `longest`."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True):
+        rows = n * (len(batch) + 1)
+        if batch and (rows > batch_size or rows * (lengths[batch[0]] + longest) > batch_tokens):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def draw(logits: Tensor, temperature: float) -> Tensor:
+    """One token a row, (rows, vocabulary) -> (rows,); temperature 0 takes the most likely one."""
+    if not temperature:
+        return logits.argmax(dim=-1)
+    # The smallest of exponential variables with rates p is i with probability p_i: no sum over the vocabulary to search.
+    noise = torch.empty_like(logits).exponential_().log_()
+    return torch.sub(logits, noise, alpha=temperature, out=noise).argmax(dim=-1)
+
+
+def decode(
+    weights: PreTrainedModel, prompts: Tensor, mask: Tensor, n: int, temperature: float, longest: int, ends: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Answers to left-padded prompts: tokens (rows, longest), counts (rows,), finished (rows,); rows = prompts x n."""
+    cache = DynamicCache(config=weights.config)
+    cache.layers = [Roomy(longest) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    padded = not bool(mask.all())
+    result: Any = weights(
+        prompts, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+    )
+    cache.batch_repeat_interleave(n)
+    logits = result.logits[:, -1].repeat_interleave(n, dim=0)
+    mask, position = mask.repeat_interleave(n, dim=0), positions[:, -1:].repeat_interleave(n, dim=0)
+    tokens = prompts.new_zeros(len(logits), longest)
+    counts = prompts.new_full((len(logits),), longest)
+    finished = torch.zeros(len(logits), dtype=torch.bool, device=prompts.device)
+    rows = torch.arange(len(logits), device=prompts.device)  # the row of `tokens` that each row of the batch is
+    for step in range(longest):
+        token = draw(logits.float(), temperature)
+        tokens[rows, step] = token
+        ended = torch.isin(token, ends) & ~finished[rows]
+        counts[rows[ended]], finished[rows[ended]] = step + 1, True
+        left = (~finished[rows]).nonzero()[:, 0]
+        if len(left) <= _CROWD * len(rows):
+            cache.batch_select_indices(left)
+            rows, token, mask, position = rows[left], token[left], mask[left], position[left]
+        if step + 1 == longest or not len(left):
+            break
+        position = position + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        result = weights(
+            token[:, None], attention_mask=mask if padded else None, position_ids=position, past_key_values=cache,
+            use_cache=True,
+        )  # fmt: skip
+        logits = result.logits[:, -1]
+    return tokens, counts, finished
+
 
 class Transformers:
-    """Samples from the policy that a stage loads; `batch_size` counts completions.
+    """Samples from the policy that a stage loads.
 
-    The seed fixes the draws for given prompts and batch size.
+    The seed fixes the draws for given prompts and batch settings.
+
+    Args:
+        batch_size: completions in a batch at most; a prompt's own completions are never split.
+        batch_tokens: tokens in a batch at most, prompts and completions of full length together: what the KV cache holds.
     """
 
     needs_policy = True
 
-    def __init__(self, batch_size: int = 256) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"generator.batch_size={batch_size}: expected a whole number from 1 on")
-        self.batch_size = batch_size
+    def __init__(self, batch_size: int = 512, batch_tokens: int = 131072) -> None:
+        for key, value in {"batch_size": batch_size, "batch_tokens": batch_tokens}.items():
+            if value < 1:
+                raise ConfigError(f"generator.{key}={value}: expected a whole number from 1 on")
+        self.batch_size, self.batch_tokens = batch_size, batch_tokens
 
     @torch.inference_mode()
     def stream(
@@ -31,32 +150,25 @@ class Transformers:
     ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
         """(index of the prompt, its n completions), the longest prompts first."""
         assert policy is not None, "a local policy has to be loaded"
-        weights: Any = policy[0]
-        tokenizer = policy[1]
+        weights, tokenizer = policy
         device = next(weights.parameters()).device
         encoded = prompt_ids(tokenizer, prompts)
-        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]), reverse=True)
-        ends = weights.generation_config.eos_token_id
-        ends = torch.tensor(ends if isinstance(ends, list) else [ends], device=device)
-        drawing: dict[str, Any] = {"do_sample": False}
-        if temperature:
-            drawing = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        per_batch = max(self.batch_size // n, 1)
+        stops: Any = weights.generation_config.eos_token_id
+        ends = torch.tensor(stops if isinstance(stops, list) else [stops], device=device)
         torch.manual_seed(seed)
         weights.eval()
-        for begin in tqdm(range(0, len(order), per_batch), desc=title, mininterval=1.0):
-            chosen = order[begin : begin + per_batch]
-            rows = {"input_ids": [encoded[i] for i in chosen]}
-            batch = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(device)
-            output = weights.generate(
-                **batch, num_return_sequences=n, max_new_tokens=max_completion_length, use_cache=True,
-                pad_token_id=tokenizer.pad_token_id, **drawing,
-            )[:, batch["input_ids"].shape[1] :]  # fmt: skip
-            is_end = torch.isin(output, ends)
-            finished = is_end.any(dim=1)
-            lengths = torch.where(finished, is_end.int().argmax(dim=1) + 1, output.shape[1])
-            kept = [row[:length] for row, length in zip(output.tolist(), lengths, strict=True)]
-            texts = tokenizer.batch_decode(kept, skip_special_tokens=True)
-            answers = [Completion(*a) for a in zip(texts, lengths.tolist(), finished.tolist(), strict=True)]
-            for position, index in enumerate(chosen):
-                yield index, answers[position * n : (position + 1) * n]
+        with tqdm(total=len(prompts), desc=title, mininterval=1.0) as bar:
+            for chosen in batches(
+                [len(ids) for ids in encoded], n, max_completion_length, self.batch_size, self.batch_tokens
+            ):
+                rows = {"input_ids": [encoded[i] for i in chosen]}
+                batch = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(device)
+                tokens, counts, finished = decode(
+                    weights, batch["input_ids"], batch["attention_mask"], n, temperature, max_completion_length, ends
+                )
+                kept = [row[:count] for row, count in zip(tokens.tolist(), counts.tolist(), strict=True)]
+                texts = tokenizer.batch_decode(kept, skip_special_tokens=True)
+                answers = [Completion(*a) for a in zip(texts, counts.tolist(), finished.tolist(), strict=True)]
+                bar.update(len(chosen))
+                for position, index in enumerate(chosen):
+                    yield index, answers[position * n : (position + 1) * n]

@@ -4,6 +4,7 @@ Every training stage ends with this, so the numbers of all stages mean the same.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +14,7 @@ from hydra.utils import instantiate
 
 from qwen_align import model, run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.generator import sample
+from qwen_align.generator import Completion, Generator, sample
 from qwen_align.method import policy
 from qwen_align.metric import interval
 from qwen_align.metric.pass_at_k import PassAtK, estimate
@@ -21,9 +22,9 @@ from qwen_align.metric.pass_at_k import PassAtK, estimate
 
 @dataclass
 class Measured:
-    """Verdicts on the same problems in the same order: greedy (problems,), samples (problems, n)."""
+    """Verdicts on the same problems in the same order: greedy (problems,) or not measured, samples (problems, n)."""
 
-    greedy: list[bool]
+    greedy: list[bool] | None
     samples: list[list[bool]]
     details: dict[str, Any]
 
@@ -31,7 +32,7 @@ class Measured:
         """One value a problem for each metric that two policies are compared on."""
         pool = len(self.samples[0])
         return {
-            "greedy": [float(v) for v in self.greedy],
+            **({} if self.greedy is None else {"greedy": [float(v) for v in self.greedy]}),
             "pass@1": [estimate(pool, sum(row), 1) for row in self.samples],
             f"best_of_{pool}": [float(any(row)) for row in self.samples],
         }
@@ -41,35 +42,78 @@ class Measured:
         curve = PassAtK(keep_in_memory=True).compute(predictions=self.samples)
         assert curve is not None
         return {
-            "n": len(self.greedy),
+            "n": len(self.samples),
             "samples": len(self.samples[0]),
-            "greedy": interval.share(self.greedy),
+            **({} if self.greedy is None else {"greedy": interval.share(self.greedy)}),
             **curve,
             **self.details,
         }
+
+
+def problems(data: Any, settings: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """The first `problems` rows of the settings' view, of the evaluation view where they name none.
+
+    Raises:
+        ConfigError: the data has no verifier, so nothing could be said about a completion.
+    """
+    if getattr(data, "verify", None) is None:
+        raise ConfigError(
+            f"data: {type(data).__name__} has no verifier; expected a data set with exact answers such as countdown"
+        )
+    view = settings.get("view", "evaluation")
+    rows = getattr(data, view)()
+    if len(rows) < settings["problems"]:
+        print(f"the {view} view has {len(rows)} problems, fewer than the {settings['problems']} asked for", flush=True)
+    chosen: list[dict[str, Any]] = rows.select(range(min(settings["problems"], len(rows)))).to_list()
+    run_folder.record_view(folder, view, chosen)
+    return chosen
+
+
+def source_of(config: dict[str, Any]) -> Generator:
+    """The generator that measures a policy."""
+    source: Generator = instantiate(config["generator"], _convert_="object")
+    if not source.needs_policy:
+        raise ConfigError(
+            "generator: a policy is measured with its own weights; expected generator=transformers or vllm"
+        )
+    return source
+
+
+def timeouts(data: Any) -> int | None:
+    """How many verdicts this process gave up so far; None where the data's verifier can't be late."""
+    count = getattr(data, "timeouts", None)
+    return count() if count else None
+
+
+def details(
+    data: Any, pools: list[list[Completion]], verdicts: list[list[str]], since: int | None = None
+) -> dict[str, Any]:
+    """What else there is to say about the completions of each problem; `since` is what `timeouts` said before them."""
+    return {
+        "wellformed": interval.mean([fmean([v != "malformed" for v in row]) for row in verdicts]),
+        "mean_tokens": interval.mean([fmean([c.tokens for c in pool]) for pool in pools]),
+        "truncated": interval.mean([fmean([not c.finished for c in pool]) for pool in pools]),
+        **({} if (count := timeouts(data)) is None else {"verifier_timeouts": count - (since or 0)}),
+    }
+
+
+def record(
+    folder: Path, label: str, rows: list[dict[str, Any]], judged: Sequence[Sequence[tuple[str, str] | None]]
+) -> None:
+    """Append a policy's completions to samples.jsonl: for each problem the greedy one, or None, and then the sampled ones."""
+    with (folder / "samples.jsonl").open("a", encoding="utf-8") as file:
+        for row, answers in zip(rows, judged, strict=True):
+            line = {"policy": label, **row, "greedy": answers[0], "samples": answers[1:]}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def measure(
     loaded: model.Policy, data: Any, settings: dict[str, Any], config: dict[str, Any], folder: Path, label: str
 ) -> Measured:
     """Sample a policy on the first `problems` rows of the evaluation view and verify every completion."""
-    if not hasattr(data, "verify"):
-        raise ConfigError(
-            f"data: {type(data).__name__} has no verifier; expected a data set with exact answers such as countdown"
-        )
-    rows = data.evaluation()
-    if len(rows) < settings["problems"]:
-        print(
-            f"the evaluation view has {len(rows)} problems, fewer than the {settings['problems']} asked for", flush=True
-        )
-    rows = rows.select(range(min(settings["problems"], len(rows)))).to_list()
-    run_folder.record_view(folder, "evaluation", rows)
+    rows = problems(data, settings, folder)
     policy.to_device(loaded[0], config)
-    source = instantiate(config["generator"], _convert_="object")
-    if not source.needs_policy:
-        raise ConfigError(
-            "generator: a policy is measured with its own weights; expected generator=transformers or vllm"
-        )
+    source, since = source_of(config), timeouts(data)
     prompts = [row["prompt"] for row in rows]
     shared: dict[str, Any] = {
         "max_completion_length": config["max_completion_length"], "seed": config["seed"], "policy": loaded,
@@ -81,17 +125,16 @@ def measure(
         [(c.text, data.verify(c.text, row)) for c in [*greedy, *pool]]
         for row, greedy, pool in zip(rows, first, pools, strict=True)
     ]
-    with (folder / "samples.jsonl").open("a", encoding="utf-8") as file:
-        for row, answers in zip(rows, judged, strict=True):
-            line = {"policy": label, **row, "greedy": answers[0], "samples": answers[1:]}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    details = {
-        "wellformed": interval.mean([fmean([v != "malformed" for _, v in answers[1:]]) for answers in judged]),
-        "mean_tokens": interval.mean([fmean([c.tokens for c in pool]) for pool in pools]),
-        "truncated": interval.mean([fmean([not c.finished for c in pool]) for pool in pools]),
-    }
+    record(folder, label, rows, judged)
+    found = details(data, pools, [[verdict for _, verdict in answers[1:]] for answers in judged], since)
     correct = [[verdict == "correct" for _, verdict in answers] for answers in judged]
-    return Measured([row[0] for row in correct], [row[1:] for row in correct], details)
+    return Measured([row[0] for row in correct], [row[1:] for row in correct], found)
+
+
+def views(data: Any) -> tuple[str, ...]:
+    """The views that a data set offers; one whose views depend on its settings says so itself."""
+    known = ("demonstrations", "preferences", "prompts", "evaluation")
+    return data.views() if hasattr(data, "views") else tuple(view for view in known if hasattr(data, view))
 
 
 def headline(summary: dict[str, Any], name: str) -> dict[str, Any]:
@@ -101,6 +144,10 @@ def headline(summary: dict[str, Any], name: str) -> dict[str, Any]:
 
 def after_training(config: dict[str, Any], data: Any, folder: Path, train: dict[str, Any]) -> dict[str, Any]:
     """The metrics of a training stage: what the trainer said, and the saved model measured as any other policy."""
+    lacking = "evaluation view" if "evaluation" not in views(data) else "verifier"
+    if lacking == "evaluation view" or getattr(data, "verify", None) is None:
+        print(f"the data has no {lacking}, so the trained policy is not measured here; method=evaluate can", flush=True)
+        return {"train": train}
     run_folder.write_text(folder / "samples.jsonl", "")
     measured = measure(
         model.from_run(folder), data, config["evaluation"], config, folder, config["method_name"]

@@ -3,8 +3,8 @@
 TRL calls plain functions. `to_trl` is the only way from one to the other: unique names, finite values, None kept.
 """
 
-import math
 from collections.abc import Callable, Sequence
+from math import isfinite  # under its own name `math` would be replaced by the module reward.math
 from typing import Any, Protocol
 
 from qwen_align.errors import ConfigError
@@ -49,8 +49,11 @@ def _callable(reward: Reward) -> Callable[..., list[float | None]]:
         if len(values) != len(completions):
             raise RuntimeError(f"reward {reward.name} returned {len(values)} values for {len(completions)} completions")
         for value, completion in zip(values, completions, strict=True):
-            if value is not None and not math.isfinite(value):
+            if value is not None and not isfinite(value):
                 raise RuntimeError(f"reward {reward.name} returned {value} for {text_of(completion)[:200]!r}")
+        if "log_metric" in columns and hasattr(reward, "metrics"):
+            for key, value in reward.metrics().items():
+                columns["log_metric"](f"{reward.name}/{key}", value)
         return values
 
     score.__name__ = reward.name

@@ -22,7 +22,7 @@ from qwen_align.verifier.arithmetic import BOX, FRACTION, integer, to_postfix, v
 from qwen_align.verifier.thinking import without_thinking
 from qwen_align.verifier.verdict import Verdict
 
-__all__ = ["MAX_TOKENS", "Verdict", "verify"]
+__all__ = ["MAX_TOKENS", "Verdict", "answer", "verify"]
 
 MAX_TOKENS = 24_000
 
@@ -76,6 +76,14 @@ def verify(completion: str | None, numbers: Sequence[int], target: int) -> Verdi
     if claim is not None and not _states(claim, target):
         return Verdict.WELLFORMED_WRONG
     return Verdict.CORRECT if value_of(postfix) == target else Verdict.WELLFORMED_WRONG
+
+
+def answer(completion: str | None) -> str | None:
+    """The expression that a completion answers with, as it is read here, without a stated result; None if there is none."""
+    found = _last_answer(completion) if isinstance(completion, str) else None
+    tokens = None if found is None else _tokenize(found)
+    sides = _split_equation(tokens) if tokens else None
+    return "".join(sides[0]) if sides and to_postfix(sides[0]) is not None else None
 
 
 def _last_answer(completion: str) -> str | None:

@@ -49,7 +49,7 @@ def test_hostile_input_is_refused_in_bounded_time(name):
         start = time.process_time()
         verdict = verify(HOSTILE[name], "5")
         best = min(best, time.process_time() - start)
-    assert best < 0.1
+    assert best < 0.5
     assert verdict in (WRONG, MALFORMED, CORRECT if name == "nested boxes" else WRONG)
 
 

@@ -1,0 +1,216 @@
+"""Completions from any OpenAI-compatible endpoint: OpenAI itself, vLLM, llama.cpp, `transformers serve`.
+
+One request a completion, since many servers know no `n`, from a bounded number of threads; an answer is yielded the moment it
+is there, because it is paid for. What may pass is tried again with exponential backoff and jitter, never before the server's
+`Retry-After`. When the endpoint is gone for good, requests under way still count and one error ends the rest.
+The HTTP client is the one that huggingface_hub brings: the openai package is 30 MB, retries no torn answer and gives up on a
+long `Retry-After`, so the loop would be ours anyway. Left out: streaming, tools, the batch API.
+"""
+
+import email.utils
+import os
+import random
+import re
+import threading
+import time
+import zlib
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from qwen_align import interrupt
+from qwen_align.errors import ConfigError
+from qwen_align.generator import Completion, Conversation
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from qwen_align.model import Policy
+
+_PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))  # statuses that another try may not meet
+_LONGEST_PAUSE = 60.0  # seconds of our own backoff; a server may ask for more
+
+
+class Passing(Exception):
+    """A failure that may pass; `after` is how many seconds the server asks for."""
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+def seconds_to_wait(header: str | None) -> float:
+    """What `Retry-After` asks for, given in seconds or as a date; 0 where it says nothing readable."""
+    if not header:
+        return 0.0
+    if re.fullmatch(r"\d{1,9}(\.\d*)?", header.strip()):
+        return float(header)
+    try:
+        return max(email.utils.parsedate_to_datetime(header).timestamp() - time.time(), 0.0)
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def completion_of(answer: Any) -> Completion:
+    """The completion in a response's JSON; KeyError, IndexError or TypeError where it is none."""
+    choice, usage = answer["choices"][0], answer.get("usage") or {}
+    return Completion(
+        text=choice["message"]["content"] or "", tokens=int(usage.get("completion_tokens") or 0),
+        finished=choice.get("finish_reason") != "length", prompt_tokens=int(usage.get("prompt_tokens") or 0),
+    )  # fmt: skip
+
+
+class OpenAI:
+    """A model behind an endpoint.
+
+    Args:
+        model: its name there.
+        base_url: up to /v1.
+        api_key_env: the environment variable that holds the key; None where the server wants none. The key is written nowhere.
+        concurrency: requests under way at once.
+        retries: tries after the first one, for each completion.
+        backoff: seconds before the second try; doubled for each further one, up to a minute.
+        timeout: seconds that one request may take.
+        extra: further fields of the request, under the endpoint's names; null takes one of ours out (max_tokens: null).
+    """
+
+    needs_policy = False
+
+    def __init__(
+        self, model: str, base_url: str, api_key_env: str | None, concurrency: int = 8, retries: int = 6,
+        backoff: float = 1.0, timeout: float = 120.0, extra: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        at_least = {"concurrency": (concurrency, 1), "retries": (retries, 0), "backoff": (backoff, 0)}
+        for key, (value, smallest) in at_least.items():
+            if value < smallest:
+                raise ConfigError(f"generator.{key}={value}: expected a number from {smallest} on")
+        if timeout <= 0:
+            raise ConfigError(f"generator.timeout={timeout}: expected a number of seconds above 0")
+        url = urlsplit(base_url)
+        if "@" in url.netloc or url.query:  # not repeated in the message: it may be a secret
+            raise ConfigError("generator.base_url: expected no user name, password or query in it; see api_key_env")
+        if url.scheme not in ("http", "https") or not url.netloc:
+            raise ConfigError(f"generator.base_url={base_url}: expected an address like http://localhost:8000/v1")
+        if api_key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", api_key_env):
+            raise ConfigError(
+                "generator.api_key_env: expected the name of an environment variable such as OPENAI_API_KEY, not the key"
+            )
+        if api_key_env and not os.environ.get(api_key_env):
+            raise ConfigError(
+                f"generator.api_key_env={api_key_env}: that environment variable is empty; put the key there, or "
+                "api_key_env=null for a server that wants none"
+            )
+        self.model, self.base_url, self.api_key_env = model, base_url.rstrip("/"), api_key_env
+        self.concurrency, self.retries, self.backoff, self.timeout = concurrency, retries, backoff, timeout
+        self.extra = extra or {}
+
+    def _said(self, text: str) -> str:
+        """One short line of what a server answered; servers repeat keys in their errors."""
+        key = os.environ.get(self.api_key_env or "")
+        return " ".join((text.replace(key, "***") if key else text).split())[:200]
+
+    def _try(self, client: "httpx2.Client", body: dict[str, Any]) -> Completion:
+        import httpx2
+
+        try:
+            response = client.post(f"{self.base_url}/chat/completions", json=body)
+        except httpx2.HTTPError as error:
+            raise Passing(self._said(f"{type(error).__name__}: {error}")) from error
+        if response.status_code in _PASSING:
+            after = seconds_to_wait(response.headers.get("retry-after"))
+            raise Passing(self._said(f"status {response.status_code}: {response.text}"), after)
+        if response.status_code != 200:
+            raise ConfigError(
+                f"generator.base_url={self.base_url}: model {self.model} was refused with status "
+                f"{response.status_code}: {self._said(response.text)}"
+            )
+        try:
+            return completion_of(response.json())
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise Passing(f"not a chat completion: {self._said(response.text)}") from error
+
+    def _ask(self, client: "httpx2.Client", body: dict[str, Any], stop: threading.Event) -> Completion:
+        """One completion, with as many tries as it may take."""
+        for attempt in range(self.retries + 1):
+            try:
+                return self._try(client, body)
+            except Passing as error:
+                pause = min(self.backoff * 2**attempt, _LONGEST_PAUSE)
+                if attempt == self.retries or stop.wait(error.after + pause * random.uniform(0.5, 1.0)):
+                    raise ConfigError(
+                        f"generator.base_url={self.base_url}: no answer after {attempt + 1} tries; the last one: {error}"
+                    ) from error
+        raise AssertionError("the last try returns or raises")
+
+    def stream(
+        self, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int, seed: int,
+        title: str, policy: "Policy | None" = None,
+    ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
+        """(index of the prompt, its n completions) as they come; asked to stop, it ends after the requests under way.
+
+        Raises:
+            ConfigError: the endpoint refuses, or a completion was not to be had; what came before was yielded.
+        """
+        import httpx2
+
+        todo = deque((index, copy) for index in range(len(prompts)) for copy in range(n))
+        done: SimpleQueue[tuple[int, Completion | Exception] | None] = SimpleQueue()
+        stop = threading.Event()
+        key = os.environ.get(self.api_key_env or "")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+        def work() -> None:
+            while todo and not stop.is_set():
+                try:
+                    index, copy = todo.popleft()
+                except IndexError:  # another thread was faster
+                    break
+                # Equal prompts and resumed runs must not get equal draws from a server that honours the seed.
+                own = zlib.crc32(f"{seed} {index} {copy}".encode()) >> 1
+                body = {
+                    "model": self.model, "messages": prompts[index], "temperature": temperature,
+                    "max_tokens": max_completion_length, "seed": own, **self.extra,
+                }  # fmt: skip
+                try:
+                    done.put((index, self._ask(client, {k: v for k, v in body.items() if v is not None}, stop)))
+                except Exception as error:
+                    stop.set()
+                    done.put((index, error))
+            done.put(None)
+
+        client = httpx2.Client(timeout=self.timeout, headers=headers)
+        try:
+            for _ in range(self.concurrency):
+                threading.Thread(target=work, daemon=True).start()
+            yield from self._collected(done, n, len(prompts), title, stop)
+        finally:
+            stop.set()
+
+    def _collected(
+        self, done: "SimpleQueue[tuple[int, Completion | Exception] | None]", n: int, prompts: int, title: str,
+        stop: threading.Event,
+    ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
+        """What the threads put, until the last one ends; then the first failure, if there was one."""
+        found: dict[int, list[Completion]] = defaultdict(list)
+        failure: Exception | None = None
+        running = self.concurrency
+        with tqdm(total=prompts * n, desc=title, mininterval=1.0) as bar:
+            while running:
+                got = done.get()
+                if interrupt.asked():
+                    stop.set()
+                if got is None:
+                    running -= 1
+                elif isinstance(got[1], Exception):
+                    failure = failure or got[1]
+                else:
+                    bar.update()
+                    found[got[0]].append(got[1])
+                    if len(found[got[0]]) == n:
+                        yield got[0], found.pop(got[0])
+        if failure:
+            raise failure
