@@ -31,7 +31,7 @@ def composed(config: dict[str, Any], choices: dict[str, str]) -> None:
     declared = dict(groups.flatten({k: v for k, v in top.items() if k != "stages"}))
     for group in groups.names():
         if choices.get(group) and group != "experiment":
-            declared |= {group: {}} | dict(groups.flatten(groups.read(group, choices[group]), f"{group}."))
+            declared |= {group: {"_target_": ""}} | dict(groups.flatten(groups.read(group, choices[group]), f"{group}."))
     _compare({k: v for k, v in config.items() if k not in ("stages", "method")}, declared)
     for method, node in [(choices["method"], config["method"]), *config.get("stages", {}).items()]:
         if method not in groups.options("method"):

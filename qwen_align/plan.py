@@ -75,6 +75,8 @@ def _existing(path: Path) -> Stage:
     manifest = run_folder.read_json(path / "run.json")
     if manifest.get("state") != "finished":
         raise ConfigError(f"init={path}: that run is {manifest.get('state', 'not a run')}; expected a finished one")
+    if not (path / "model").is_dir():
+        raise ConfigError(f"init={path}: that run ({manifest['method']}) made no policy; expected one of a training method")
     stage = Stage(manifest["method"], {}, path, manifest["fingerprint"], manifest["choices"])
     parent = manifest["parents"].get("init")
     if parent and (Path(parent) / "run.json").is_file():

@@ -115,6 +115,9 @@ def _next_command(last: Stage, words: list[str]) -> str:
     kept = [word for word in words if word.partition("=")[0] not in ("method", "init", "plan", "force")]
     if last.method in _NEXT:
         return shlex.join(["python", "-m", "qwen_align", *kept, f"method={_NEXT[last.method]}"])
+    if last.method == "synthesize":
+        extra = f"data.extra={shown(last.folder / 'demonstrations.jsonl')}"
+        return shlex.join(["python", "-m", "qwen_align", *kept, "method=sft", extra])
     start = last.parents.get("init", last)
     return shlex.join(["python", "-m", "qwen_align", *kept, "method=evaluate", f"init={shown(start.folder)}"])
 

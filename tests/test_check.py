@@ -262,6 +262,15 @@ def only_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder.parent
 
 
+def test_a_key_that_an_experiment_invents_is_refused(run_main, tmp_path):
+    mine = tmp_path / "experiment" / "mine.yaml"
+    mine.parent.mkdir()
+    mine.write_text("# @package _global_\ndata:\n  problms: 3\n")
+    code, _, errors = run_main("--config-dir", str(tmp_path), "experiment=mine", "plan=true")
+    assert code == 2
+    assert "data.problms" in errors
+
+
 def test_a_view_that_the_data_lacks_names_the_data_sets_that_have_it(run_main, only_prompts):
     code, _, errors = run_main("--config-dir", str(only_prompts), "data=only_prompts", "method=sft", "plan=true")
     assert code == 2

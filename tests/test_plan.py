@@ -16,6 +16,7 @@ def finished(folder: Path, **manifest) -> Path:
     """A run folder as a finished SFT stage leaves it."""
     given = {"state": "finished", "method": "sft", "fingerprint": "0123456789abcdef", "choices": {}, "parents": {}}
     run_folder.write_json(folder / "run.json", given | manifest)
+    (folder / "model").mkdir(exist_ok=True)
     return folder
 
 
