@@ -31,7 +31,9 @@ def composed(config: dict[str, Any], choices: dict[str, str]) -> None:
     declared = dict(groups.flatten({k: v for k, v in top.items() if k != "stages"}))
     for group in groups.names():
         if choices.get(group) and group != "experiment":
-            declared |= {group: {"_target_": ""}} | dict(groups.flatten(groups.read(group, choices[group]), f"{group}."))
+            declared |= {group: {"_target_": ""}} | dict(
+                groups.flatten(groups.read(group, choices[group]), f"{group}.")
+            )
     _compare({k: v for k, v in config.items() if k not in ("stages", "method")}, declared)
     for method, node in [(choices["method"], config["method"]), *config.get("stages", {}).items()]:
         if method not in groups.options("method"):
@@ -138,7 +140,8 @@ def construct(node: dict[str, Any]) -> Any:
 def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
     """Check what one stage of a plan needs: the view of the data, the batch, a save step that a resume can be exact from."""
     settings, data = config["method"], config["data"]
-    for node in (config["hardware"], config["tracking"], settings.get("reward")):
+    source = None if "args" in settings else config["generator"]
+    for node in (config["hardware"], config["tracking"], settings.get("reward"), source):
         if node and "_target_" in node and schema.is_light(node["_target_"]):
             construct(node)
     views = schema.methods_of(data["_target_"])
@@ -183,7 +186,15 @@ def reachable(config: dict[str, Any]) -> None:
     Raises:
         ConfigError: it cannot be had from here.
     """
-    if config["init"] == "base" and "name" in config["model"]:
+    source = config.get("generator", {}).get("_target_")
+    if (
+        "args" not in config["method"]
+        and source
+        and schema.is_light(source)
+        and not construct(config["generator"]).needs_policy
+    ):
+        pass  # a teacher that is no policy of ours: none is loaded
+    elif config["init"] == "base" and "name" in config["model"]:
         offline = "model=countdown_tiny experiment=quickstart needs nothing, and model.name=FOLDER takes a local folder"
         _on_hub("model.name", config["model"]["name"], config["model"].get("revision"), "model", offline)
     elif config["init"] != "base" and "ancestors" not in config:

@@ -23,6 +23,9 @@ _NEUTRAL_ARGS = frozenset(
     "disable_tqdm log_completions log_level log_level_replica num_completions_to_print log_unique_prompts log_multimodal "
     "dataloader_num_workers dataloader_pin_memory push_to_hub hub_model_id hub_token hub_strategy hub_private_repo".split()
 )
+_NEUTRAL_GENERATOR = frozenset(
+    "concurrency retries backoff timeout api_key_env gpu_memory_utilization enforce_eager".split()
+)
 Overlay = Callable[[str], DictConfig]
 
 
@@ -66,7 +69,7 @@ def settings(config: dict[str, Any], method: str, start: str) -> dict[str, Any]:
         chosen["adapter"] = config["adapter"]
         chosen["precision"] = config["hardware"]["precision"]
     else:
-        chosen["generator"] = config["generator"]
+        chosen["generator"] = {k: v for k, v in config["generator"].items() if k not in _NEUTRAL_GENERATOR}
     return chosen | {"method": mine, "name": method, "start": start}
 
 
@@ -76,7 +79,9 @@ def _existing(path: Path) -> Stage:
     if manifest.get("state") != "finished":
         raise ConfigError(f"init={path}: that run is {manifest.get('state', 'not a run')}; expected a finished one")
     if not (path / "model").is_dir():
-        raise ConfigError(f"init={path}: that run ({manifest['method']}) made no policy; expected one of a training method")
+        raise ConfigError(
+            f"init={path}: that run ({manifest['method']}) made no policy; expected one of a training method"
+        )
     stage = Stage(manifest["method"], {}, path, manifest["fingerprint"], manifest["choices"])
     parent = manifest["parents"].get("init")
     if parent and (Path(parent) / "run.json").is_file():

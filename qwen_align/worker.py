@@ -7,6 +7,7 @@ The parent starts this; it never composes. A worker whose parent dies is told to
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import time
@@ -71,7 +72,8 @@ def run_stage(folder: Path) -> int:
             folder, state="failed", error=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         )
         return 1
-    run_folder.update(folder, state="finished", finished=round(time.time()))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # kilobytes on Linux
+    run_folder.update(folder, state="finished", finished=round(time.time()), peak_memory_mb=peak)
     return 0
 
 

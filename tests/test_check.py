@@ -292,7 +292,7 @@ def test_a_view_that_the_data_has_is_accepted(run_main, only_prompts):
 
 
 def start(name: str) -> dict:
-    return {"init": "base", "model": {"name": name}, "data": {}}
+    return {"init": "base", "model": {"name": name}, "data": {}, "method": {"args": {}}}
 
 
 def test_a_model_that_is_not_here_is_one_line(monkeypatch, tmp_path):
@@ -309,7 +309,12 @@ def test_a_model_name_that_can_not_be_one_is_a_config_error(name):
 
 
 def test_a_model_that_needs_nothing_is_not_asked_for():
-    assert check.reachable({"init": "base", "model": groups.read("model", "countdown_tiny"), "data": {}}) is None
+    assert (
+        check.reachable(
+            {"init": "base", "model": groups.read("model", "countdown_tiny"), "data": {}, "method": {"args": {}}}
+        )
+        is None
+    )
 
 
 def test_a_local_folder_is_not_asked_for(tmp_path):
