@@ -132,7 +132,7 @@ def test_vllm_mode_is_one_of_two_words():
 
 def test_methods_of_a_data_class_are_its_views():
     found = schema.methods_of("qwen_align.data.countdown.Countdown")
-    assert found == {"demonstrations", "prompts", "evaluation", "verify"}
+    assert found == {"demonstrations", "prompts", "evaluation", "verify", "answer"}
 
 
 def test_methods_of_include_inherited_ones(tmp_path, monkeypatch):
