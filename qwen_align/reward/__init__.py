@@ -29,6 +29,19 @@ def text_of(completion: Conversation) -> str:
     return completion if isinstance(completion, str) else completion[-1]["content"]
 
 
+def verdict_values(correct: float, wellformed_wrong: float, malformed: float) -> dict[str, float]:
+    """What each verdict of a verifier is worth.
+
+    Raises:
+        ConfigError: values that do not reward what is right.
+    """
+    if not correct > wellformed_wrong >= malformed:
+        raise ConfigError(
+            f"reward.correct={correct}: expected more than wellformed_wrong={wellformed_wrong} >= malformed={malformed}"
+        )
+    return {"correct": correct, "wellformed_wrong": wellformed_wrong, "malformed": malformed}
+
+
 def to_trl(rewards: Sequence[Reward]) -> list[Callable[..., list[float | None]]]:
     """TRL's callables for these rewards, in order; their weights go into `reward_weights`.
 

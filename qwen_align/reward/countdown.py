@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from qwen_align.errors import ConfigError
+from qwen_align.reward import verdict_values
 from qwen_align.verifier.countdown import verify
 
 
@@ -16,11 +16,7 @@ class CountdownReward:
     def __init__(
         self, correct: float = 1.0, wellformed_wrong: float = 0.1, malformed: float = 0.0, weight: float = 1.0
     ) -> None:
-        if not correct > wellformed_wrong >= malformed:
-            raise ConfigError(
-                f"reward.correct={correct}: expected more than wellformed_wrong={wellformed_wrong} >= malformed={malformed}"
-            )
-        self.values = {"correct": correct, "wellformed_wrong": wellformed_wrong, "malformed": malformed}
+        self.values = verdict_values(correct, wellformed_wrong, malformed)
         self.weight = weight
 
     def score(self, prompts: Sequence[Any], completions: Sequence[str], **columns: Sequence[Any]) -> list[float | None]:

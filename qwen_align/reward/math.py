@@ -6,7 +6,7 @@ A comparison that runs out of time counts as wrong, since RLOO needs a number; `
 from collections.abc import Sequence
 from typing import Any
 
-from qwen_align.errors import ConfigError
+from qwen_align.reward import verdict_values
 from qwen_align.verifier.math import timeouts, verify
 
 
@@ -19,11 +19,7 @@ class MathReward:
     def __init__(
         self, correct: float = 1.0, wellformed_wrong: float = 0.0, malformed: float = 0.0, weight: float = 1.0
     ) -> None:
-        if not correct > wellformed_wrong >= malformed:
-            raise ConfigError(
-                f"reward.correct={correct}: expected more than wellformed_wrong={wellformed_wrong} >= malformed={malformed}"
-            )
-        self.values = {"correct": correct, "wellformed_wrong": wellformed_wrong, "malformed": malformed}
+        self.values = verdict_values(correct, wellformed_wrong, malformed)
         self.weight = weight
         self._undecided = 0
 

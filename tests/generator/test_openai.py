@@ -307,10 +307,6 @@ def test_a_secret_in_the_wrong_place_is_refused_and_not_repeated(change):
 
 @pytest.mark.slow
 def test_transformers_serve_answers(tmp_path):
-    from transformers.utils.import_utils import is_serve_available
-
-    if not is_serve_available():
-        pytest.skip("transformers serve needs fastapi, uvicorn and openai")
     import torch
 
     from qwen_align import model
