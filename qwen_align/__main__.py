@@ -4,6 +4,7 @@ python -m qwen_align experiment=quickstart plan=true
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,29 +40,58 @@ def _plan(job: DictConfig, choices: dict[str, str], words: list[str]) -> list[St
         for override in OverridesParser.create().parse_overrides(words):
             if override.key_or_group.startswith("method.") and not override.is_delete():
                 OmegaConf.update(job, override.key_or_group, override.value(), force_add=True)
-        stages = resolve(job, choices, lambda name: _overlay(job, OmegaConf.create(groups.read("method", name)), name))
+        method_of = lambda name: _overlay(job, OmegaConf.create(groups.read("method", name)), name)  # noqa: E731
+        stages = resolve(job, choices, method_of, _policies(job, words))
     for stage in stages:
-        check.stage(stage.config, choices, stage.method)
+        check.stage(stage.config, stage.choices, stage.method)
     return stages
+
+
+def _policies(job: DictConfig, words: list[str]) -> dict[str, list[Stage]]:
+    """The plans behind the policies that a method compares: each is this job with words of its own."""
+    found: dict[str, list[Stage]] = {}
+    for name, own in (job.method.get("policies") or {}).items():
+        mine = overrides.expanded(list(own))
+        replaced = {"method", "name", "plan", "force", "init"}
+        replaced |= {"reward"} if any(word.startswith(("reward=", "+reward@")) for word in mine) else set()
+        kept = [w for w in words if re.match(r"[+~]*(\w*)", w)[1] not in replaced]  # type: ignore[index]
+        composed, choices, all_words = _composed([*kept, *(overrides.checked(word) for word in mine)])
+        if composed.method.get("policies"):
+            raise ConfigError(f"method.policies.{name}: compares policies itself; expected words such as method=rloo")
+        found[name] = _plan(composed, choices, all_words)
+    return found
+
+
+def _composed(words: list[str]) -> tuple[DictConfig, dict[str, str], list[str]]:
+    """(the job, group -> option, its words) of checked words."""
+    job = compose("config", words, return_hydra_config=True)
+    runtime = job.hydra
+    with open_dict(job):
+        del job["hydra"]
+    return job, *_told(runtime)
+
+
+def _told(runtime: Any) -> tuple[dict[str, str], list[str]]:
+    """(group -> option, words) of a job that Hydra composed."""
+    return {k: v for k, v in runtime.runtime.choices.items() if v and "/" not in k}, list(runtime.overrides.task)
 
 
 def _job(job: DictConfig) -> float | None:
     """One job that Hydra composed; it would print a failure in its own words, so that is kept for `main`."""
     try:
-        return _plan_and_run(job, HydraConfig.get())
+        return _plan_and_run(job, *_told(HydraConfig.get()))
     except (ConfigError, run.StageFailed, OmegaConfBaseException) as error:
         _failures.append(error)
         return None
 
 
-def _plan_and_run(job: DictConfig, runtime: Any) -> float | None:
+def _plan_and_run(job: DictConfig, choices: dict[str, str], task: list[str]) -> float | None:
     """Print the plan or run it. Returns the headline number, which a sweeper may ask for."""
-    choices = {k: v for k, v in runtime.runtime.choices.items() if v and "/" not in k}
-    stages = _plan(job, choices, list(runtime.overrides.task))
+    stages = _plan(job, choices, task)
     if job.plan:
         run.print_plan(stages)
         return None
-    words = [word.lstrip("+") for word in runtime.overrides.task]
+    words = [word.lstrip("+") for word in task]
     given = {word.partition("=")[0] for word in words}
     # An experiment's name stands for its whole chain; a part of it reports beside it.
     part = job.name and "method" in given and "name" not in given
@@ -77,15 +107,12 @@ def _compose_and_run(words: list[str]) -> None:
     if "--help" in words or "-h" in words:
         print(usage.text(), end="")
         return
+    words = overrides.expanded(words)
     checked = [w if i and words[i - 1] in flags_with_value else overrides.checked(w) for i, w in enumerate(words)]
     if not any(word.lstrip("+~").startswith(("-", "hydra")) for word in checked):
         # One plain job: hydra.main would compose it twice, to find out that it is one.
         with initialize_config_dir(str(groups.CONF), version_base="1.3"):
-            job = compose("config", checked, return_hydra_config=True)
-            runtime = job.hydra
-            with open_dict(job):
-                del job["hydra"]
-            _plan_and_run(job, runtime)
+            _plan_and_run(*_composed(checked))
         return
     sys.argv = ["python -m qwen_align", *checked]
     hydra.main(config_path=str(groups.CONF), config_name="config", version_base="1.3")(_job)()

@@ -8,6 +8,7 @@ from typing import Any
 from qwen_align import groups, schema
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.method import select
+from qwen_align.plan import reward_nodes
 
 _REFUSED = {  # TRL fields that have one home outside args
     "output_dir": "runs_dir", "resume_from_checkpoint": "nothing: runs resume by themselves", "report_to": "tracking",
@@ -34,6 +35,10 @@ def composed(config: dict[str, Any], choices: dict[str, str]) -> None:
             declared |= {group: {"_target_": ""}} | dict(
                 groups.flatten(groups.read(group, choices[group]), f"{group}.")
             )
+    for key, option in choices.items():  # one of several rewards: reward@reward.NAME
+        group, _, package = key.partition("@")
+        if package:
+            declared |= {package: {}} | dict(groups.flatten(groups.read(group, option), f"{package}."))
     _compare({k: v for k, v in config.items() if k not in ("stages", "method")}, declared)
     for method, node in [(choices["method"], config["method"]), *config.get("stages", {}).items()]:
         if method not in groups.options("method"):
@@ -141,14 +146,15 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
     """Check what one stage of a plan needs: the view of the data, the batch, a save step that a resume can be exact from."""
     settings, data = config["method"], config["data"]
     source = None if "args" in settings else config["generator"]
-    for node in (config["hardware"], config["tracking"], settings.get("reward"), source):
+    rewards = reward_nodes(config["reward"] if method == "reward" else settings.get("reward"))
+    for node in (config["hardware"], config["tracking"], source, *rewards.values()):
         if node and "_target_" in node and schema.is_light(node["_target_"]):
             construct(node)
     views = schema.methods_of(data["_target_"])
     if schema.is_light(data["_target_"]):
         built = construct(data)
         views = frozenset(built.views()) if hasattr(built, "views") else views  # a data set that depends on its files
-    if views and settings["view"] not in views:
+    if (views or schema.is_light(data["_target_"])) and settings["view"] not in views:
         targets = {option: groups.read("data", option)["_target_"] for option in groups.options("data")}
         having = [option for option, target in targets.items() if settings["view"] in schema.methods_of(target)]
         own = f"set data.{settings['view']}_path=FILE; " if f"{settings['view']}_path" in data else ""
@@ -156,8 +162,24 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
             f"data={choices['data']}: has no {settings['view']} view, which method={method} needs; "
             f"{own}data sets that have it: {', '.join(having) or 'none'}"
         )
+    judged = method in ("evaluate", "best_of_n", "synthesize") and schema.is_light(data["_target_"])
+    if judged and getattr(built, "verify", None) is None:
+        raise ConfigError(
+            f"data={choices['data']}: has no verifier, which method={method} needs; expected one with exact answers such as "
+            "countdown or constraints, or method=compare, where a reward model can judge"
+        )
     if method == "best_of_n":
         select.check(settings)
+        if (
+            settings["select"] == "majority"
+            and schema.is_light(data["_target_"])
+            and not getattr(built, "answer", None)
+        ):
+            raise ConfigError(
+                f"method.select=majority: data={choices['data']} gives no answer to vote on; expected verifier or reward"
+            )
+    if "policies" in settings and len(settings["policies"]) < 2:
+        raise ConfigError('method.policies: expected at least two, for example {sft: ["method=sft"], rloo: ["method=rloo"]}')
     if "args" in settings:
         _batches(settings, config["hardware"]["processes"])
 
@@ -186,8 +208,17 @@ def reachable(config: dict[str, Any]) -> None:
     Raises:
         ConfigError: it cannot be had from here.
     """
+    training = config["method"].get("_target_") == "qwen_align.method.reward.train"
+    rewards = reward_nodes(config["reward"] if training else config["method"].get("reward"))
+    for node in rewards.values():
+        key = "base" if training else "folder"
+        name = node.get(key)
+        if isinstance(name, str) and "/" in name and (training or not Path(name).is_absolute()):
+            _on_hub(f"reward.{key}", name, node.get("revision"), "model", f"reward.{key}=FOLDER takes a local folder")
     source = config.get("generator", {}).get("_target_")
-    if (
+    if training:
+        pass  # a reward model has a base of its own
+    elif (
         "args" not in config["method"]
         and source
         and schema.is_light(source)

@@ -34,6 +34,27 @@ def _known_keys() -> set[str]:
     return known
 
 
+def expanded(words: list[str]) -> list[str]:
+    """The words with `reward=[a,b]` as Hydra composes it: several rewards, each a node of its own name.
+
+    Raises:
+        ConfigError: a list where Hydra could only merge its options into one, or one name twice.
+    """
+    found: list[str] = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in groups.names() or "[" not in value:
+            found.append(word)
+            continue
+        names = re.findall(r"[^,\[\]\s]+", value)
+        if key != "reward" or not re.fullmatch(r"\s*\[[^\[\]]+\]\s*", value):
+            raise ConfigError(f"{word}: expected one option, a sweep like a,b, or for rewards a list like reward=[a,b]")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(f"{word}: {twice} is there twice; a second one under a name: +reward@reward.NAME={twice}")
+        found += ["reward=several", *(f"+reward@reward.{name}={name}" for name in names)]
+    return found
+
+
 def checked(token: str) -> str:
     """One command-line word, checked; a known TRL or PEFT field gets the ++ that Hydra wants for it.
 
@@ -61,6 +82,13 @@ def checked(token: str) -> str:
         return _method_override(token, key, rest or "", field["stage"], field["name"])
     if key.startswith("adapter.") and (name := key.split(".")[1]) in schema.fields("peft.LoraConfig"):
         return f"++adapter.{name}{rest}"
+    part = re.fullmatch(
+        r"reward\.(\w+)\.([\w.]+)", key
+    )  # one of several rewards, under a name that the user may have chosen
+    if part and part[2] in {
+        k for option in groups.options("reward") for k, _ in groups.flatten(groups.read("reward", option))
+    }:
+        return token
     known = _known_keys() | {f"adapter.{name}" for name in schema.fields("peft.LoraConfig")}
     if key not in known:
         near = nearest(key, known | set(groups.names())) or nearest(key.rpartition(".")[2], known)
@@ -86,4 +114,4 @@ def _method_override(token: str, key: str, rest: str, stage: str | None, name: s
     known = {k for m in methods for k, _ in groups.flatten(groups.read("method", m))}
     if name not in known:
         raise ConfigError(f"{key}{rest}: no such key{nearest(name, known)}")
-    return f"++{token.lstrip('+')}" if stage else token
+    return f"++{token.lstrip('+')}" if stage or rest.startswith("={") else token  # a node's new keys are new to Hydra

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from qwen_align import groups, run_folder
 from qwen_align.errors import ConfigError, nearest
@@ -26,6 +26,8 @@ _NEUTRAL_ARGS = frozenset(
 _NEUTRAL_GENERATOR = frozenset(
     "concurrency retries backoff timeout api_key_env gpu_memory_utilization enforce_eager".split()
 )
+_SEVERAL = "qwen_align.reward.several"
+_NEUTRAL_REWARD = frozenset("name weight clip device dtype batch_tokens".split())  # how a trained one scores
 Overlay = Callable[[str], DictConfig]
 
 
@@ -45,10 +47,26 @@ class Stage:
         return run_folder.state(self.folder)
 
     @property
+    def label(self) -> str:
+        """The method, and the reward that it is about: an experiment may hold several of one method."""
+        node = self.config.get("reward") if self.method == "reward" else self.config.get("method", {}).get("reward")
+        names = " + ".join(reward_nodes(node)) if self.method in ("reward", "rloo") else ""
+        return f"{self.method} ({names})" if names else self.method
+
+    @property
     def lineage(self) -> "list[Stage]":
         """The policies this one came from, the earliest first."""
         parent = self.parents.get("init")
         return [*parent.lineage, parent] if parent else []
+
+
+def reward_nodes(node: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """name -> component of a reward setting: one, or several under names of their own."""
+    if not node:
+        return {}
+    if node["_target_"] == _SEVERAL:
+        return {name: part for name, part in node.items() if name != "_target_"}
+    return {node.get("name") or node["_target_"].split(".")[-2]: node}
 
 
 def _contents(node: dict[str, Any]) -> dict[str, str]:
@@ -60,8 +78,15 @@ def _contents(node: dict[str, Any]) -> dict[str, str]:
 
 def settings(config: dict[str, Any], method: str, start: str) -> dict[str, Any]:
     """The part of a stage's config that can change its result."""
-    chosen = copy.deepcopy({k: config[k] for k in ("model", "data", "seed", "max_completion_length")})
+    keys = ("reward", "data", "seed") if method == "reward" else ("model", "data", "seed", "max_completion_length")
+    chosen = copy.deepcopy({k: config[k] for k in keys})
     mine = copy.deepcopy(config["method"])
+    if method == "reward":
+        mine.pop("reward", None)
+        chosen["reward"] = {k: v for k, v in chosen["reward"].items() if k not in _NEUTRAL_REWARD}
+    for name, node in reward_nodes(mine.get("reward")).items():
+        if node.get("folder"):
+            node["folder"] = _given(name, node)
     if files := _contents(config["data"]):
         chosen["files"] = files
     if "args" in mine:
@@ -69,6 +94,7 @@ def settings(config: dict[str, Any], method: str, start: str) -> dict[str, Any]:
         chosen["adapter"] = config["adapter"]
         chosen["precision"] = config["hardware"]["precision"]
     else:
+        mine.pop("price_per_million_tokens", None)  # what is paid for stays paid for
         chosen["generator"] = {k: v for k, v in config["generator"].items() if k not in _NEUTRAL_GENERATOR}
     return chosen | {"method": mine, "name": method, "start": start}
 
@@ -110,44 +136,112 @@ def _start(start: str, stage_of: Callable[[str], Stage]) -> tuple[str, Stage | N
     )
 
 
-def resolve(job: DictConfig, choices: dict[str, str], method_of: Overlay) -> list[Stage]:
-    """The stages of a job in the order they run, the asked-for one last.
+def _given(name: str, node: dict[str, Any]) -> str:
+    """What stands for a trained reward model that the user names: a run's fingerprint, a folder, a Hub name."""
+    path = Path(node["folder"]).expanduser()
+    if not (path / "run.json").is_file():
+        if path.is_dir() and not (path / "config.json").is_file():
+            raise ConfigError(f"reward.folder={path}: neither a run folder nor a model folder")
+        return str(path.resolve()) if path.exists() else str(node["folder"])
+    manifest = run_folder.read_json(path / "run.json")
+    if (manifest.get("method"), manifest.get("state")) != ("reward", "finished"):
+        raise ConfigError(
+            f"reward.folder={path}: that run is {manifest.get('method')}, {manifest.get('state')}; expected a finished run of "
+            f"method=reward, or reward.folder=null to train {name} first"
+        )
+    return str(manifest["fingerprint"])
 
-    Args:
-        job: the composed config; its `method` is the target's, with the command line's overrides.
-        choices: group -> option.
-        method_of: a method's settings as another stage of this job needs them.
 
-    Raises:
-        ConfigError: an `init` that means nothing, or stages that need each other.
-    """
-    order: list[Stage] = []
-    running: list[str] = []
+class _Resolver:
+    """The stages of one job, each once, in the order in which they can run."""
 
-    def stage_of(method: str, target: bool = False) -> Stage:
-        if method in running:
-            raise ConfigError(f"init={method}: stages would need each other: {' -> '.join([*running, method])}")
-        running.append(method)
-        own = job.copy()
+    def __init__(self, job: DictConfig, choices: dict[str, str], method_of: Overlay) -> None:
+        self.job, self.choices, self.method_of = job, choices, method_of
+        self.order: list[Stage] = []
+        self.running: list[str] = []
+
+    def stage(self, method: str, target: bool = False, reward: dict[str, Any] | None = None) -> Stage:
+        """A stage of this job after those that it needs; the one that is already there if it would be the same."""
+        if method in self.running:
+            raise ConfigError(f"init={method}: stages would need each other: {' -> '.join([*self.running, method])}")
+        own = self.job.copy()
         if not target:
-            own.method = method_of(method)
+            own.method = self.method_of(method)
+        if reward:
+            own.reward = reward
         config: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
-        start, parent = _start((config["init"] if target else None) or config["method"]["init"], stage_of)
-        running.pop()
+        self.running.append(method)
+        start, parent = _start((config["init"] if target else None) or config["method"]["init"], self.stage)
+        parents = ({"init": parent} if parent else {}) | self._reward_models(config, method)
+        self.running.pop()
         for key in ("stages", "plan", "force", "experiment"):
             config.pop(key, None)
         config["init"] = start
         if parent:
             config["ancestors"] = [{"method": s.method, "folder": str(s.folder)} for s in [*parent.lineage, parent]]
         mark = run_folder.fingerprint(settings(config, method, parent.fingerprint if parent else start))
-        for known in order:
-            if known.fingerprint == mark:
-                return known
-        name = "-".join((method, choices["data"], choices["model"], mark[:8]))
-        folder = Path(config["runs_dir"]).expanduser().resolve() / name
-        stage = Stage(method, config, folder, mark, choices, {"init": parent} if parent else {})
-        order.append(stage)
-        return stage
+        for name, node in reward_nodes(config["method"].get("reward")).items():
+            if f"reward {name}" in parents:
+                node["folder"] = str(parents[f"reward {name}"].folder)
+        return self._once(Stage(method, config, self._folder(method, config, mark), mark, self.choices, parents))
 
-    stage_of(choices["method"], target=True)
-    return order
+    def _once(self, stage: Stage) -> Stage:
+        known = next((s for s in self.order if s.fingerprint == stage.fingerprint), None)
+        if known is None:
+            self.order.append(stage)
+        return known or stage
+
+    def _folder(self, method: str, config: dict[str, Any], mark: str) -> Path:
+        subject = next(iter(reward_nodes(config["reward"]))) if method == "reward" else self.choices["model"]
+        name = "-".join((method, self.choices["data"], subject, mark[:8]))
+        return Path(config["runs_dir"]).expanduser().resolve() / name
+
+    def _reward_models(self, config: dict[str, Any], method: str) -> dict[str, Stage]:
+        """The stages that train the reward models of a stage; a node's folder becomes what stands for it in fingerprints."""
+        found: dict[str, Stage] = {}
+        if method == "reward":
+            _check_trainable(config["reward"])
+            return found
+        for name, node in reward_nodes(config["method"].get("reward")).items():
+            if "folder" in node and node["folder"] is None:
+                stage = found[f"reward {name}"] = self.stage("reward", reward=node | {"name": name})
+                node["folder"] = stage.fingerprint
+        return found
+
+
+def _check_trainable(node: dict[str, Any]) -> None:
+    having = [option for option in groups.options("reward") if groups.read("reward", option).get("base")]
+    names = reward_nodes(node)
+    wrong = "several rewards are trained one by one" if len(names) != 1 else ""
+    if "base" not in next(iter(names.values()), {}):
+        wrong = "is a function, there is nothing to train"
+    elif not wrong and node["folder"] is not None:
+        wrong = f"folder={node['folder']} is trained already"
+    if wrong:
+        raise ConfigError(f"reward={'+'.join(names)}: {wrong}; expected one of {', '.join(having)}")
+
+
+def resolve(
+    job: DictConfig, choices: dict[str, str], method_of: Overlay, policies: dict[str, list[Stage]] | None = None
+) -> list[Stage]:
+    """The stages of a job in the order they run, the asked-for one last.
+
+    Args:
+        job: the composed config; its `method` is the target's, with the command line's overrides.
+        choices: group -> option.
+        method_of: a method's settings as another stage of this job needs them.
+        policies: name -> the plan that makes it, for a method that compares policies.
+
+    Raises:
+        ConfigError: an `init` that means nothing, a reward that cannot be trained, or stages that need each other.
+    """
+    plan = _Resolver(job, choices, method_of)
+    made = {name: [plan._once(stage) for stage in stages][-1] for name, stages in (policies or {}).items()}
+    if made:
+        with open_dict(job):
+            job.method.policies = {name: stage.fingerprint for name, stage in made.items()}
+    last = plan.stage(choices["method"], target=True)
+    if made:
+        last.config["method"]["policies"] = {name: str(stage.folder) for name, stage in made.items()}
+        last.parents |= {f"policy {name}": stage for name, stage in made.items()}
+    return plan.order

@@ -61,7 +61,7 @@ def panels(evidence: Evidence) -> dict[str, list[Panel]]:
         found["best_of_n.png"].append(Panel("N samples and a verifier", "N", "problems solved", policies, powers=True))
     for name, kinds in _CURVES.items():
         found[name] = [
-            Panel(f"{stage.method}: {title}", "step", title, lines, noisy=title != "loss")
+            Panel(f"{stage.label}: {title}", "step", title, lines, noisy=title != "loss")
             for stage, log in zip(evidence.stages, evidence.logs, strict=True)
             for title, keys in kinds.items()
             if (lines := _logged(log, keys))

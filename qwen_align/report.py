@@ -116,7 +116,7 @@ def _difference_words(pair: str, difference: dict[str, dict[str, float]]) -> str
 
 def summary_words(evidence: Evidence) -> str:
     """The paragraph on top; it claims only what an interval carries."""
-    names = [stage.method for stage in evidence.stages]
+    names = [stage.label for stage in evidence.stages]
     many = f"{len(names)} stages ({', '.join(names)})" if len(names) > 1 else f"One stage ({names[0]})"
     sentences = [f"{many} took {duration(evidence.seconds)} in all."]
     for policy, summary in evidence.policies.items():
@@ -140,7 +140,7 @@ def _stage_table(evidence: Evidence) -> list[Row]:
         device = run.get("device") or stage.config.get("hardware", {}).get("device", "")
         processes = run.get("world_size", 1)
         rows.append([
-            stage.method,
+            stage.label,
             parent.method if parent else str(stage.config.get("init") or ""),
             ", ".join(f"{group} {stage.choices[group]}" for group in groups if group in stage.choices),
             f"{train['steps']:,} steps, {train['trainable_parameters']:,} parameters" if train else "",
@@ -198,7 +198,7 @@ def _provenance(evidence: Evidence, folder: Path) -> Section:
         started = time.strftime("%Y-%m-%d %H:%M", time.gmtime(run["started"])) if "started" in run else ""
         link = Link(stage.folder.name, Path(os.path.relpath(stage.folder, folder)).as_posix() + "/")
         seed = str(stage.config.get("seed", ""))
-        table.append([stage.method, link, seed, stage.fingerprint, run.get("git") or "", started])
+        table.append([stage.label, link, seed, stage.fingerprint, run.get("git") or "", started])
         if "command" in run:
             facts.setdefault(f"Command: {run['command']}.", []).append(stage.method)
         if "versions" in run:

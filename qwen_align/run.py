@@ -11,7 +11,7 @@ from qwen_align import check, launch, report, run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.plan import Stage
 
-_NEXT = {"sft": "rloo", "rloo": "best_of_n", "evaluate": "sft"}
+_NEXT = {"sft": "rloo", "reward": "rloo", "dpo": "evaluate", "rloo": "best_of_n", "evaluate": "sft"}
 
 
 class StageFailed(Exception):
@@ -39,7 +39,9 @@ def print_plan(stages: list[Stage]) -> None:
     for stage in stages:
         done = {"finished": "be reused", "missing": "run", "planned": "run"}.get(stage.state, "resume")
         parent = stage.parents.get("init")
-        rows.append((stage.method, done, parent.method if parent else stage.config["init"], shown(stage.folder)))
+        compared = sum(key.startswith("policy ") for key in stage.parents)
+        start = parent.method if parent else f"{compared} policies" if compared else stage.config["init"]
+        rows.append((stage.label, done, start, shown(stage.folder)))
     print(_table(rows))
 
 
@@ -72,7 +74,9 @@ def _failure(stage: Stage, code: int) -> StageFailed:
         return StageFailed(manifest.get("error") or f"{stage.method} stopped, see {log}", code)
     if code == launch.INTERRUPTED:
         saved = run_folder.checkpoints(stage.folder)
-        again = f"goes on from step {saved[-1].name.rpartition('-')[2]}" if saved else "begins this stage again"
+        drawn = any((stage.folder / name).is_file() for name in ("completions.jsonl", "answers.jsonl"))
+        again = "goes on with what is drawn" if drawn else "begins this stage again"
+        again = f"goes on from step {saved[-1].name.rpartition('-')[2]}" if saved else again
         return StageFailed(f"{stage.method} was interrupted; the same command {again}", code)
     if code < 0:
         run_folder.update(stage.folder, state="interrupted", error=f"ended by signal {-code}")
@@ -107,7 +111,7 @@ def _print_results(stages: list[Stage], done: dict[str, str]) -> None:
     for stage in stages:
         seconds = run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
         what = done.get(stage.fingerprint, stage.state)
-        rows.append((stage.method, what, report.duration(seconds), headline(stage.folder), shown(stage.folder)))
+        rows.append((stage.label, what, report.duration(seconds), headline(stage.folder), shown(stage.folder)))
     print("\n" + _table(rows), flush=True)
 
 

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import open_dict
 
 from qwen_align import __main__ as program
 from qwen_align import groups
@@ -30,13 +29,9 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def planned(*overrides: str) -> list[Stage]:
     """The plan of a command line, nothing started."""
     GlobalHydra.instance().clear()
-    words = [overrides_module.checked(word) for word in overrides]
+    words = [overrides_module.checked(word) for word in overrides_module.expanded(list(overrides))]
     with initialize_config_dir(str(groups.CONF), version_base="1.3"):
-        job = compose("config", overrides=words, return_hydra_config=True)
-    choices = {k: v for k, v in job.hydra.runtime.choices.items() if v and "/" not in k}
-    with open_dict(job):
-        del job["hydra"]
-    return program._plan(job, choices, words)
+        return program._plan(*program._composed(words))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
 from qwen_align.method import policy, select
 from qwen_align.method.draw import Draws, waves
-from qwen_align.method.evaluate import Measured, details, headline, problems, record, source_of, timeouts
+from qwen_align.method.evaluate import Measured, details, headline, problems, record, source_of, timeouts, true_scores
 from qwen_align.metric import interval
 from qwen_align.metric.pass_at_k import ks
 from qwen_align.reward import Reward
@@ -51,6 +51,7 @@ class Stopped(Measured):
 
     def solved(self, n: int) -> list[bool]:
         """Whether one of the first n samples is correct, the undrawn ones included: they come after a correct one."""
+        assert self.samples is not None
         return [any(row[:n]) for row in self.samples]
 
     def per_problem(self) -> dict[str, list[float]]:
@@ -60,7 +61,7 @@ class Stopped(Measured):
 
     def summary(self) -> dict[str, Any]:
         """Every metric with its interval; the details are of each problem's first sample, which all problems have."""
-        found: dict[str, Any] = {"n": len(self.samples), "samples": self.asked}
+        found: dict[str, Any] = {"n": len(self.solved(1)), "samples": self.asked}
         if self.greedy is not None:
             found["greedy"] = interval.share(self.greedy)
         return found | {f"best_of_{n}": interval.share(self.solved(n)) for n in ks(self.asked)} | self.details
@@ -139,14 +140,15 @@ def measure(
         found = details(data, [pool[:1] for pool in pools], [row[:1] for row in verdicts], since)
         return Stopped(right, correct, found | costs(pools, settings["samples"]) | clock, settings["samples"])
     found = details(data, pools, verdicts, since) | {"tokens": sum(c.tokens for pool in pools for c in pool)} | clock
+    marks = true_scores(data, rows, pools)
     if settings["select"] == "verifier":
-        return Measured(right, correct, found)
+        return Measured(right, correct, found, scores=marks)
     pick = select.PICK[settings["select"]]
     chosen = {
         f"{settings['select']}@{n}": [row[pick(b[:n])] for row, b in zip(correct, by, strict=True)]
         for n in ks(settings["samples"])
     }
-    return Chosen(right, correct, found, chosen)
+    return Chosen(right, correct, found, chosen, scores=marks)
 
 
 def differences(measured: dict[str, Measured]) -> dict[str, Any]:
