@@ -122,6 +122,8 @@ def _one_line(error: Exception) -> str:
     """Hydra's and OmegaConf's messages without the advice that frightens: the first line, and the key if they name one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key")), "")
+    if lines and (refused := re.match(r"Could not override '(.+?)'", lines[0])):
+        return overrides.misplaced(refused[1])
     if isinstance(error, OverrideParseException):
         key = f"{error.override} (quote it for Hydra as well as for the shell)"
     return f"{key + ': ' if key else ''}{lines[0] if lines else type(error).__name__}"

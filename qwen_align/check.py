@@ -18,7 +18,7 @@ _REFUSED = {  # TRL fields that have one home outside args
 
 _AT_LEAST = {  # keys of ours, of config.yaml and of the methods that sample
     "seed": 0, "max_completion_length": 1, "problems": 1, "samples": 1, "batch_size": 1, "evaluation_problems": 1,
-    "prompts_per_step": 1, "keep": 1,
+    "prompts_per_step": 1, "keep": 1, "held_out_every": 1,
 }  # fmt: skip
 
 
@@ -179,7 +179,11 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
                 f"method.select=majority: data={choices['data']} gives no answer to vote on; expected verifier or reward"
             )
     if "policies" in settings and len(settings["policies"]) < 2:
-        raise ConfigError('method.policies: expected at least two, for example {sft: ["method=sft"], rloo: ["method=rloo"]}')
+        raise ConfigError(
+            'method.policies: expected at least two, for example {sft: ["method=sft"], rloo: ["method=rloo"]}'
+        )
+    if method == "dpo":
+        pairs(settings["args"])
     if "args" in settings:
         _batches(settings, config["hardware"]["processes"])
 
@@ -199,6 +203,30 @@ def _batches(settings: dict[str, Any], processes: int) -> None:
         raise ConfigError(
             f"method.args.save_steps={args['save_steps']}: a run can only resume exactly where a generation batch ends, "
             f"every {every} steps; expected a multiple of it"
+        )
+
+
+def pairs(args: dict[str, Any]) -> None:
+    """Raise ConfigError for settings of DPO that TRL would only notice at its first step, or not at all."""
+    chosen, known = args["loss_type"], schema.losses()
+    for name in [chosen] if isinstance(chosen, str) else chosen:
+        if name not in known:
+            raise ConfigError(
+                f"method.args.loss_type={name}: expected one or more of {', '.join(known)}{nearest(str(name), known)}"
+            )
+    if not args["beta"] > 0:
+        raise ConfigError(
+            f"method.args.beta={args['beta']}: expected a number above 0, or no pair would change anything"
+        )
+    if args.get("truncation_mode", "keep_start") != "keep_start":
+        raise ConfigError(
+            f"method.args.truncation_mode={args['truncation_mode']}: long pairs are cut at their end; expected keep_start"
+        )
+    smoothing = args.get("label_smoothing", 0.0)
+    if "robust" in chosen and not 0 <= smoothing < 0.5:
+        raise ConfigError(
+            f"method.args.label_smoothing={smoothing}: the share of wrong labels for loss_type=robust; expected at least 0 and "
+            "less than 0.5"
         )
 
 

@@ -1,81 +1,107 @@
-"""A stage -> a child process: its argv, its environment, its output on the terminal and in log.txt, its end.
+"""A stage -> its processes: argv, environment, output on the terminal and in log.txt, their end.
 
-The child has a session of its own, so Ctrl-C reaches it once, through the parent, as SIGTERM; a second Ctrl-C kills it.
+They have a session of their own, so Ctrl-C reaches them once, through the parent, as SIGTERM; a second Ctrl-C kills them. Of
+several processes the launcher ends all when one fails, and this module says which one it was. The first of them writes to
+log.txt, the others to log-rank1.txt and so on.
 """
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO, BinaryIO
 
-from qwen_align.errors import ConfigError
+import yaml
 
+from qwen_align import ranks, run_folder
+from qwen_align.errors import ConfigError
+from qwen_align.hardware import Hardware, find, has_gpu
+
+__all__ = ["INTERRUPTED", "USER_ERROR", "Hardware", "has_gpu", "run"]
 INTERRUPTED, USER_ERROR = 130, 2  # exit codes of a worker
 
 
-def has_gpu() -> bool:
-    """Whether an NVIDIA device is there and visible, asked without importing torch."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1") and Path("/dev/nvidia0").exists()
+def environment(hardware: Hardware) -> dict[str, str]:
+    """The children's environment. One process alone sees one GPU: TRL refuses several in one process."""
+    dropped = [
+        "HYDRA_FULL_ERROR",
+        *(ranks.PLACE if hardware.launcher != "srun" else ()),
+    ]  # of a launcher around this program
+    values = {k: v for k, v in os.environ.items() if k not in dropped} | {
+        "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TQDM_MININTERVAL": "1", "DS_LOG_LEVEL": "error", "TRANSFORMERS_VERBOSITY": "error",
+        "QWEN_ALIGN_LAUNCHER": hardware.launcher if hardware.distributed else "",
+        "QWEN_ALIGN_LIFELINE": "stdin" if hardware.distributed and hardware.local else "",
+        # Where ninja lies in a virtual environment that is not activated.
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
+    }  # fmt: skip
+    if not hardware.on_gpu:
+        values |= {
+            "CUDA_VISIBLE_DEVICES": "",
+            "DS_ACCELERATOR": "cpu",
+        }  # DeepSpeed looks for one otherwise, and says so
+    elif hardware.local:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(hardware.processes)))
+        values["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[: hardware.processes])
+    if hardware.threads:
+        values["OMP_NUM_THREADS"] = str(hardware.threads)
+    return values
 
 
-@dataclass
-class Hardware:
-    """Where a stage runs."""
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
-    device: str = "auto"
-    processes: int = 1
-    precision: str = "auto"
-    threads: int | None = None
 
-    def __post_init__(self) -> None:
-        for key, value, allowed in (
-            ("device", self.device, ("auto", "cpu", "gpu")),
-            ("precision", self.precision, ("auto", "fp32", "bf16", "fp16")),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"hardware.{key}={value}: expected one of {', '.join(allowed)}")
-        if self.processes != 1:
-            raise ConfigError(f"hardware.processes={self.processes}: this version starts one process; expected 1")
-        if self.device == "gpu" and not has_gpu():
-            raise ConfigError(
-                "hardware.device=gpu: no NVIDIA device is visible here; hardware=cpu or hardware=auto works"
-            )
+def command(hardware: Hardware, folder: Path) -> list[str]:
+    """What starts the workers; `python -m deepspeed.launcher.runner` is the `deepspeed` command."""
+    worker = ["qwen_align.worker", str(folder)]
+    if not hardware.distributed:
+        return [sys.executable, "-m", *worker]
+    if hardware.launcher == "srun":
+        tasks = f"--ntasks={hardware.processes}"
+        return ["srun", tasks, "--kill-on-bad-exit=1", "--export=ALL", sys.executable, "-u", "-m", *worker]
+    if hardware.hostfile is not None:
+        where = ["--hostfile", str(find(hardware.hostfile))]
+    else:
+        where = ["--master_port", str(_free_port())]  # two runs on one machine would share the default
+        if not hardware.on_gpu:
+            where += ["--num_accelerators", str(hardware.processes)]
+    runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--no_local_rank", "--log_level", "error"]
+    return [*runner, *where, "--module", *worker]
 
-    @property
-    def on_gpu(self) -> bool:
-        return self.device == "gpu" or (self.device == "auto" and has_gpu())
 
-    def environment(self) -> dict[str, str]:
-        """What the child's environment gets. One process sees one GPU: TRL refuses several in one process."""
-        values = {
-            "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1",
-            "TQDM_MININTERVAL": "1", "DS_LOG_LEVEL": "error", "TRANSFORMERS_VERBOSITY": "error",
-        }  # fmt: skip
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-        values["CUDA_VISIBLE_DEVICES"] = visible if self.on_gpu else ""
-        if not self.on_gpu:
-            values["DS_ACCELERATOR"] = "cpu"  # DeepSpeed looks for one otherwise, and says so
-        if self.threads:
-            values["OMP_NUM_THREADS"] = str(self.threads)
-        return values
+def _ask_to_stop(folder: Path, child: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM to the workers, not to their launcher, which would kill them before they could save."""
+    words = ranks.words(folder).values()
+    here = [word for word in words if word["host"] == socket.gethostname() and not word.get("ended")]
+    for word in here:
+        try:
+            os.kill(word["pid"], signal.SIGTERM)
+        except ProcessLookupError:
+            continue
+    if not here:
+        os.killpg(child.pid, signal.SIGTERM)
 
 
 @contextmanager
-def _forwarded(child: "subprocess.Popen[bytes]") -> Iterator[None]:
+def _forwarded(child: "subprocess.Popen[bytes]", politely: Callable[[], None]) -> Iterator[None]:
     """Pass SIGINT, SIGTERM and SIGHUP on to the child: politely once, then for good."""
     asked = 0
 
     def forward(_signal: int, _frame: FrameType | None) -> None:
         nonlocal asked
         asked += 1
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGTERM if asked == 1 else signal.SIGKILL)
+        if child.poll() is None and asked == 1:
+            politely()
+        elif child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
 
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, forward) for number in watched}
@@ -99,20 +125,64 @@ def _stream(source: IO[bytes], log: BinaryIO) -> None:
     log.write(line.rpartition(b"\r")[2])
 
 
+def _blame(folder: Path, processes: int, code: int) -> int:
+    """Write into run.json why several processes ended, and show the log of the first that did; returns the exit code."""
+    found = ranks.first_failure(ranks.words(folder), processes)
+    if found is None:
+        run_folder.update(
+            folder, state="failed", error=f"the launcher ended with exit code {code} before a process began"
+        )
+        return 1
+    rank, error, code = found
+    if rank:
+        name = f"log-rank{rank}.txt"
+        path = folder / name
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-10:] if path.is_file() else []
+        tail = "".join(
+            f"    {line}\n" for line in (f"rank {rank} of {processes} ended first; the end of {name}:", *lines)
+        )
+        print(tail, end="", flush=True)
+        with (folder / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(tail)
+        error = error if code == USER_ERROR else f"rank {rank} of {processes}: {error}"
+    run_folder.update(folder, state="failed", error=error)
+    return code
+
+
+def _same_as_before(folder: Path, hardware: Hardware) -> None:
+    """Raise unless the checkpoints to go on from were written by as many processes, split in the same way."""
+    before = run_folder.read_json(folder / "run.json")
+    was = (before.get("world_size", 1), before.get("zero_stage"))
+    if run_folder.checkpoints(folder) and was != (hardware.processes, hardware.zero_stage):
+        zero = f" with ZeRO-{was[1]}" if was[1] else ""
+        raise ConfigError(
+            f"hardware.processes={hardware.processes}, hardware.deepspeed={hardware.deepspeed}: this run was interrupted with "
+            f"{was[0]} process(es){zero} and its checkpoints resume only so; expected the same hardware, or force=true"
+        )
+
+
 def run(folder: Path, hardware: Hardware, lock: int) -> int:
-    """Run the worker on a run folder and wait for it. Returns its exit code, negative for a signal.
+    """Run the workers on a run folder and wait for them. Returns the exit code, negative for a signal.
 
     `lock` is the open lock of the folder: the child inherits it, so an orphan keeps others out until it is gone.
     """
-    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"} | hardware.environment()
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "args" not in config.get("method", {}):
+        hardware = hardware.alone()
+    _same_as_before(folder, hardware)
+    ranks.forget(folder)
     sys.stdout.flush()
     with (folder / "log.txt").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "qwen_align.worker", str(folder)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=environment, start_new_session=True, pass_fds=(lock,),
+            command(hardware, folder),
+            # The launcher hands its stdin on: workers see it end when this program is gone.
+            stdin=subprocess.PIPE if hardware.distributed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=environment(hardware), start_new_session=True, pass_fds=(lock,),
         )  # fmt: skip
-        with _forwarded(child):
+        with _forwarded(child, lambda: _ask_to_stop(folder, child)):
             assert child.stdout is not None
             _stream(child.stdout, log)
-            return child.wait()
+            code = child.wait()
+    return _blame(folder, hardware.processes, code) if hardware.distributed and code not in (0, INTERRUPTED) else code

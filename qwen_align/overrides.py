@@ -115,3 +115,19 @@ def _method_override(token: str, key: str, rest: str, stage: str | None, name: s
     if name not in known:
         raise ConfigError(f"{key}{rest}: no such key{nearest(name, known)}")
     return f"++{token.lstrip('+')}" if stage or rest.startswith("={") else token  # a node's new keys are new to Hydra
+
+
+def misplaced(key: str) -> str:
+    """What to say of a key that the chosen option of its group lacks."""
+    group = key.partition(".")[0]
+    having = [
+        option
+        for option in (groups.options(group) if group in groups.names() else [])
+        if key in {name for name, _ in groups.flatten(groups.read(group, option), f"{group}.")}
+    ]
+    which = (
+        f"; {' and '.join(f'{group}={option}' for option in having)} {'has' if len(having) == 1 else 'have'} it"
+        if having
+        else ""
+    )
+    return f"{key}: not a key of the option that is chosen here{which}"

@@ -89,6 +89,7 @@ def settings(config: dict[str, Any], method: str, start: str) -> dict[str, Any]:
             node["folder"] = _given(name, node)
     if files := _contents(config["data"]):
         chosen["files"] = files
+    mine.pop("held_out_every", None)  # looking changes nothing
     if "args" in mine:
         mine["args"] = {k: v for k, v in mine["args"].items() if k not in _NEUTRAL_ARGS}
         chosen["adapter"] = config["adapter"]

@@ -19,6 +19,7 @@ _CURVES: dict[
     "reward.png": {
         "reward": (("reward", "reward"), ("reward_std", "its standard deviation over a step")),
         "kl": (("kl", "kl"),),
+        "held-out prompts": (("held_out", "exact judge"),),
     },
     "loss.png": {"loss": (("loss", "loss"),)},
 }

@@ -172,6 +172,15 @@ def _difference_table(evidence: Evidence) -> list[Row]:
     return [["policies", "metric", "difference", "beyond noise?"], *rows] if rows else []
 
 
+def _warnings(evidence: Evidence) -> list[Row]:
+    rows: list[Row] = [
+        [stage.label, str(warning["step"]), warning["text"]]
+        for stage, metrics in zip(evidence.stages, evidence.metrics, strict=True)
+        for warning in metrics.get("train", {}).get("warnings", [])
+    ]
+    return [["stage", "step", "warning"], *rows]
+
+
 def _samples(folder: Path) -> list[tuple[str, list[Answer]]]:
     """Prompts evenly spread over samples.jsonl, each with every policy's answer: a fixed choice, so nobody can pick."""
     problems: dict[str, tuple[str, list[Answer]]] = {}
@@ -217,6 +226,7 @@ def sections(evidence: Evidence, folder: Path, plots: dict[str, str]) -> Iterato
     apart = "The second policy subtracted from the first, problem by problem."
     kept = {name: name for name in plots}
     yield Section("Stages", table=_stage_table(evidence))
+    yield Section("Warnings", "What the trainers' logs said while they ran.", _warnings(evidence))
     yield Section("Policies", f"{same}In brackets the 95 % interval.", _policy_table(evidence.policies))
     yield Section("Paired differences", apart, _difference_table(evidence))
     yield Section("Best-of-N", band, plot=kept.get("best_of_n.png"))

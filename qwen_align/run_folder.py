@@ -21,11 +21,14 @@ from typing import Any
 
 from qwen_align.errors import ConfigError
 
+read_only = False  # in every process of a stage but the first: rank 0 alone writes
 _VERSIONED = ("qwen-align", "torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "hydra-core")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    if read_only:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -81,9 +84,18 @@ def fingerprint(value: Any) -> str:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first. trainer_state.json is written last, and without optimizer.pt a resume drifts."""
-    needed = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
-    found = [p for p in (folder / "checkpoints").glob("checkpoint-*") if all((p / name).is_file() for name in needed)]
+    """Complete checkpoints, oldest first. trainer_state.json is written last, and without an optimizer a resume drifts.
+
+    Of several processes each writes its random state, unordered; DeepSpeed names its optimizer files in `latest`.
+    """
+    processes = read_json(folder / "run.json").get("world_size", 1)
+    random = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else []
+    found = [
+        path
+        for path in (folder / "checkpoints").glob("checkpoint-*")
+        if all((path / name).is_file() for name in ("trainer_state.json", "scheduler.pt", *random))
+        and ((path / "optimizer.pt").is_file() or (path / "latest").is_file())
+    ]
     return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
 
 

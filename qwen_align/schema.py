@@ -88,6 +88,14 @@ def enums() -> dict[str, tuple[str, ...]]:
     return found
 
 
+@lru_cache
+def losses() -> tuple[str, ...]:
+    """DPO's loss types: its trainer compares names while it trains, and holds no list of them."""
+    compared = [node for node in ast.walk(_tree("trl/trainer/dpo_trainer.py")) if isinstance(node, ast.Compare)]
+    named = [node for node in compared if ast.unparse(node.left) == "loss_type" and isinstance(node.ops[0], ast.Eq)]
+    return tuple(ast.literal_eval(node.comparators[0]) for node in named)
+
+
 def _accepts(value: Any, annotation: ast.expr) -> bool:
     """Whether a plain value fits an annotation; anything this does not understand fits."""
     match annotation:
@@ -130,7 +138,8 @@ def problem(name: str, value: Any, annotation: ast.expr) -> str | None:
         for enum, values in enums().items():
             if re.search(rf"\b{enum}\b", text):
                 return f"expected one of {', '.join(values)}"
-        return f"expected {text}"
+        example = f", for example [{value}]" if isinstance(value, str) and text.startswith("list[str]") else ""
+        return f"expected {text}{example}"
     if name in _RANGES and isinstance(value, (int, float)) and not _RANGES[name][0](value):
         return f"expected {_RANGES[name][1]}"
     if name in _CHOICES and value not in _CHOICES[name]:

@@ -19,8 +19,9 @@ Keys that people use:
 Commands to copy:
   python -m qwen_align experiment=quickstart                         SFT, RLOO, best-of-N on two CPU cores, nothing to download
   python -m qwen_align experiment=quickstart plan=true               only the plan
-  python -m qwen_align method=rloo reward=countdown data=countdown   Qwen2.5-0.5B: SFT first, then RLOO on the verifier
-  python -m qwen_align method=evaluate init=runs/FOLDER              greedy, pass@k and best-of-N of any policy
+  python -m qwen_align method=rloo reward=deberta                    Qwen2.5-0.5B: SFT, a reward model, RLOO on UltraFeedback
+  python -m qwen_align method=rloo data=countdown                    Qwen2.5-0.5B: SFT first, then RLOO on the verifier
+  python -m qwen_align method=evaluate data=countdown init=runs/FOLDER   greedy, pass@k and best-of-N of any policy
   python -m qwen_align -m method=sft adapter=none,lora seed=1,2      a sweep
 
 All keys of a command: --cfg job. Your own options: --config-dir FOLDER. Hydra's own flags: --hydra-help.

@@ -2,7 +2,8 @@
 
     python -m qwen_align.worker RUN_FOLDER
 
-The parent starts this; it never composes. A worker whose parent dies is told to stop.
+The parent starts this, once, or through a launcher as many times as there are processes; it never composes. A worker whose
+parent dies is told to stop.
 """
 
 import ctypes
@@ -10,13 +11,14 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
 from pathlib import Path
 from typing import Any
 
-from qwen_align import check, interrupt, run_folder
+from qwen_align import check, interrupt, ranks, run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.launch import INTERRUPTED, USER_ERROR
 
@@ -28,8 +30,30 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def _end_with_stdin() -> None:
+    """A launcher stands between this process and the parent, which holds the other end of stdin."""
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _own_log(folder: Path, rank: int) -> None:
+    """Let what this rank says, and what C libraries say, go to a log of its own."""
+    with (folder / f"log-rank{rank}.txt").open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+
+
 def work(folder: Path) -> dict[str, Any]:
-    """Do what config.yaml says; returns what metrics.json holds."""
+    """Do what config.yaml says; returns what metrics.json holds.
+
+    Raises:
+        RuntimeError: another number of processes runs than was asked for.
+    """
     import torch
     from hydra.utils import get_method, instantiate
     from omegaconf import OmegaConf
@@ -41,8 +65,12 @@ def work(folder: Path) -> dict[str, Any]:
 
     logging.disable_progress_bar()  # loading and saving; training and sampling keep theirs
     set_seed(config["seed"])
-    on_gpu = check.construct(config["hardware"]).on_gpu and torch.cuda.is_available()
-    run_folder.update(folder, device=torch.cuda.get_device_name() if on_gpu else "cpu", threads=torch.get_num_threads())
+    hardware = check.construct(config["hardware"])
+    hardware = hardware if "args" in config["method"] else hardware.alone()
+    if (processes := ranks.place()[1]) != hardware.processes:
+        raise RuntimeError(f"hardware.processes={hardware.processes}, but {processes} were started")
+    device = torch.cuda.get_device_name() if hardware.on_gpu and torch.cuda.is_available() else "cpu"
+    run_folder.update(folder, device=device, threads=torch.get_num_threads(), zero_stage=hardware.zero_stage)
     data = instantiate(config["data"], _convert_="object")
     tracking = instantiate(config["tracking"])
     tracking.start(folder)
@@ -54,35 +82,55 @@ def work(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def run_stage(folder: Path) -> int:
-    """Run one stage and record how it ended; the exit code tells the parent."""
-    run_folder.update(folder, state="running", pid=os.getpid(), started=round(time.time()), world_size=1, error=None)
+def _end(folder: Path, rank: int | None, state: str, error: str | None, code: int) -> int:
+    run_folder.update(folder, state=state, error=error)
+    if rank is not None:
+        ranks.ended(folder, rank, error, code)
+    return code
+
+
+def run_stage(folder: Path, rank: int | None = None) -> int:
+    """Run one stage and record how it ended; the exit code tells the parent. `rank` is of a process that a launcher started."""
+    processes = ranks.place()[1]
+    run_folder.update(
+        folder, state="running", pid=os.getpid(), started=round(time.time()), world_size=processes, error=None
+    )
     try:
         metrics = work(folder)
         run_folder.write_json(folder / "metrics.json", metrics)
     except interrupt.Interrupted:
-        run_folder.update(folder, state="interrupted")
-        return INTERRUPTED
+        return _end(folder, rank, "interrupted", None, INTERRUPTED)
     except ConfigError as error:
-        run_folder.update(folder, state="failed", error=str(error))
-        return USER_ERROR
+        return _end(folder, rank, "failed", str(error), USER_ERROR)
     except Exception as error:
         traceback.print_exc()
-        run_folder.update(
-            folder, state="failed", error=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        )
-        return 1
+        if interrupt.asked():  # to this rank another one that stopped at once is an error
+            return _end(folder, rank, "interrupted", None, INTERRUPTED)
+        said = str(error).splitlines()[0] if str(error) else ""
+        return _end(folder, rank, "failed", f"{type(error).__name__}: {said}", 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # kilobytes on Linux
-    run_folder.update(folder, state="finished", finished=round(time.time()), peak_memory_mb=peak)
-    return 0
+    run_folder.update(folder, finished=round(time.time()), peak_memory_mb=peak)
+    return _end(folder, rank, "finished", None, 0)
 
 
 def main() -> int:
     """A process of its own: listen to signals, end with the parent."""
+    folder, launcher = Path(sys.argv[1]), os.environ.get("QWEN_ALIGN_LAUNCHER")
     interrupt.install()
     _end_with_parent()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    return run_stage(Path(sys.argv[1]))
+    if not launcher:
+        return run_stage(folder)
+    rank, _ = ranks.place()
+    ranks.say(folder, rank)
+    if os.environ.get("QWEN_ALIGN_LIFELINE"):
+        _end_with_stdin()
+    if rank > 0:
+        run_folder.read_only = True
+        _own_log(folder, rank)
+    code = run_stage(folder, rank)
+    # A launcher that sees a failure kills the rest, and rank 0 may be saving still.
+    return 0 if rank > 0 and code == INTERRUPTED else code
 
 
 if __name__ == "__main__":

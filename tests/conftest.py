@@ -42,8 +42,8 @@ def stages_of(in_empty_folder: Path) -> Callable[..., list[Stage]]:
 
 @pytest.fixture(scope="session")
 def default_fingerprint() -> str:
-    """Of the one stage that a command line without words plans."""
-    return planned()[0].fingerprint
+    """Of SFT on Countdown with nothing else said."""
+    return planned("data=countdown")[0].fingerprint
 
 
 @pytest.fixture

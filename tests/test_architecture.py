@@ -23,6 +23,8 @@ LIGHT = (
     "errors",
     "run_folder",
     "launch",
+    "hardware",
+    "ranks",
     "tracking",
     "report",
     "interrupt",

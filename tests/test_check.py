@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_align import check, groups
+from qwen_align import check, groups, schema
 from qwen_align.errors import ConfigError
 
 
@@ -60,7 +60,7 @@ def test_an_old_name_of_trl_gets_the_new_one(stages_of, method, old, new):
 
 def test_an_unknown_option_lists_all_options(stages_of):
     message = refused(stages_of, "hardware=tpu")
-    assert message.startswith("hardware=tpu: expected one of auto, cpu, gpu")
+    assert message.startswith("hardware=tpu: expected one of auto, cpu, cpu_ddp, ")
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,14 @@ def test_an_unknown_option_lists_all_options(stages_of):
     ],
 )
 def test_a_wrong_type_says_what_is_expected(stages_of, word, expected):
-    message = refused(stages_of, word)
+    message = refused(stages_of, "data=countdown", word)
     assert message.startswith(word.partition("=")[0])
     assert f"expected {expected}" in message
+
+
+def test_a_key_of_another_option_is_named_with_it(run_main):
+    _, _, errors = run_main("data=constraints", "data.count=[3,3]", "plan=true")
+    assert errors == "error: data.count: not a key of the option that is chosen here; data=countdown has it\n"
 
 
 def test_a_wrong_value_for_another_stage_names_the_key_as_it_was_typed(stages_of):
@@ -275,7 +280,7 @@ def test_a_view_that_the_data_lacks_names_the_data_sets_that_have_it(run_main, o
     code, _, errors = run_main("--config-dir", str(only_prompts), "data=only_prompts", "method=sft", "plan=true")
     assert code == 2
     assert errors.startswith("error: data=only_prompts: has no demonstrations view, which method=sft needs")
-    assert errors.endswith("data sets that have it: countdown, countdown_hub, gsm8k, local\n")
+    assert "data sets that have it: " in errors and "countdown, countdown_hub" in errors
 
 
 def test_a_stage_on_the_way_needs_its_view_too(run_main, only_prompts):
@@ -285,7 +290,7 @@ def test_a_stage_on_the_way_needs_its_view_too(run_main, only_prompts):
 
 
 def test_a_view_that_the_data_has_is_accepted(run_main, only_prompts):
-    words = ("data=only_prompts", "method=rloo", "init=base", "plan=true")
+    words = ("data=only_prompts", "method=rloo", "reward=countdown", "init=base", "plan=true")
     code, shown, errors = run_main("--config-dir", str(only_prompts), *words)
     assert (code, errors) == (0, "")
     assert "rloo" in shown
@@ -319,3 +324,23 @@ def test_a_model_that_needs_nothing_is_not_asked_for():
 
 def test_a_local_folder_is_not_asked_for(tmp_path):
     assert check.reachable(start(str(tmp_path))) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss_type": ["ipoo"]}, r"loss_type=ipoo: expected one or more of sigmoid, .*did you mean ipo"),
+        ({"loss_type": ["sigmoid", "kto"]}, "loss_type=kto"),
+        ({"beta": 0.0}, "beta=0.0: expected a number above 0"),
+        ({"loss_type": ["robust"], "label_smoothing": 0.5}, "label_smoothing=0.5"),
+        ({"truncation_mode": "keep_end"}, "truncation_mode=keep_end"),
+    ],
+)
+def test_settings_of_dpo_that_trl_notices_late_are_refused_first(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        check.pairs({"loss_type": ["sigmoid"], "beta": 0.1} | changes)
+
+
+def test_dpos_loss_types_are_those_that_trl_names():
+    assert {"sigmoid", "ipo", "hinge", "robust", "sigmoid_norm", "sft"} <= set(schema.losses())
+    check.pairs({"loss_type": "ipo", "beta": 0.1})

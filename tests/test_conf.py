@@ -17,11 +17,21 @@ MODULES = {  # group -> where its targets live
     "adapter": ("qwen_align.model.", "peft."),
     "data": ("qwen_align.data.",),
     "generator": ("qwen_align.generator.",),
-    "hardware": ("qwen_align.launch.",),
+    "hardware": ("qwen_align.hardware.",),
     "method": ("qwen_align.method.",),
     "model": ("qwen_align.model.",),
     "reward": ("qwen_align.reward.",),
     "tracking": ("qwen_align.tracking.",),
+}
+
+WORDS = {  # what an option does not go without
+    "method=compare": ['method.policies={a: ["method=sft"], b: ["method=rloo"]}'],
+    "method=evaluate": ["data=countdown"],
+    "method=best_of_n": ["data=countdown"],
+    "method=synthesize": ["data=countdown"],
+    "data=local": ["method=evaluate", "init=base", "data.verifier=math", "data.evaluation_path=there.jsonl"],
+    "data=hh_rlhf": ["method=reward", "reward=deberta"],
+    "hardware=multinode": ["hardware.hostfile=launch/hostfile.example"],
 }
 
 
@@ -116,8 +126,13 @@ def test_a_method_asks_for_a_known_view(path):
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=label)
 def test_option_composes_and_plans(path, stages_of, monkeypatch):
-    monkeypatch.setattr("qwen_align.launch.has_gpu", lambda: True)  # a plan for hardware=gpu can be made anywhere
-    stages = stages_of(f"{path.parent.name}={path.stem}")
+    # A plan for any hardware can be made anywhere.
+    monkeypatch.setattr("qwen_align.hardware.gpus", lambda: ["0", "1"])
+    for name, value in {"SLURM_JOB_ID": "1", "MASTER_ADDR": "node-1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    (Path.cwd() / "there.jsonl").write_text('{"prompt": "1 + 1?", "answer": "2"}\n')
+    needed = WORDS.get(f"{path.parent.name}={path.stem}", [])
+    stages = stages_of(f"{path.parent.name}={path.stem}", *needed)
     assert stages[-1].choices[path.parent.name] == path.stem
 
 

@@ -1,4 +1,4 @@
-"""Hardware settings and the child's environment."""
+"""How a stage is started: environment, argv, output, and the end of its processes."""
 
 import io
 import os
@@ -9,35 +9,88 @@ from pathlib import Path
 
 import pytest
 
-from qwen_align import launch
+from qwen_align import hardware, launch, run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.launch import Hardware
 
 
-@pytest.mark.parametrize("setting", [{"device": "tpu"}, {"precision": "fp8"}, {"processes": 3}])
-def test_a_wrong_setting_names_its_key(setting):
-    (key,) = setting
-    with pytest.raises(ConfigError, match=rf"hardware\.{key}="):
-        Hardware(**setting)
-
-
-def test_a_gpu_that_is_not_there_is_an_error_at_once(monkeypatch):
-    monkeypatch.setattr(launch, "has_gpu", lambda: False)
-    with pytest.raises(ConfigError, match="no NVIDIA device"):
-        Hardware(device="gpu")
-    assert not Hardware(device="auto").on_gpu
-
-
-def test_one_process_sees_one_gpu(monkeypatch):
-    monkeypatch.setattr(launch, "has_gpu", lambda: True)
+@pytest.fixture
+def two_of_four_gpus(monkeypatch):
+    monkeypatch.setattr(hardware, "gpus", lambda: ["2", "3"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert Hardware(device="auto").environment()["CUDA_VISIBLE_DEVICES"] == "2"
-    assert Hardware(device="cpu").environment()["CUDA_VISIBLE_DEVICES"] == ""
 
 
-def test_threads_reach_the_child():
-    assert Hardware(device="cpu", threads=1).environment()["OMP_NUM_THREADS"] == "1"
-    assert "OMP_NUM_THREADS" not in Hardware(device="cpu").environment()
+def test_one_process_sees_one_gpu(two_of_four_gpus):
+    assert launch.environment(Hardware(device="auto"))["CUDA_VISIBLE_DEVICES"] == "2"
+    assert launch.environment(Hardware(device="cpu"))["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_several_processes_see_as_many_gpus(two_of_four_gpus):
+    assert launch.environment(Hardware(device="gpu", processes=2))["CUDA_VISIBLE_DEVICES"] == "2,3"
+
+
+def test_threads_reach_the_child(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert launch.environment(Hardware(device="cpu", threads=1))["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in launch.environment(Hardware(device="cpu"))
+
+
+def test_a_launcher_around_the_program_is_not_mistaken_for_ours(monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert not {"RANK", "WORLD_SIZE"} & launch.environment(Hardware(device="cpu")).keys()
+
+
+def test_one_process_needs_no_launcher(tmp_path):
+    assert launch.command(Hardware(device="cpu"), tmp_path) == [
+        sys.executable,
+        "-m",
+        "qwen_align.worker",
+        str(tmp_path),
+    ]
+
+
+@pytest.mark.parametrize("deepspeed", [None, "launch/zero2.json"])
+def test_several_processes_are_started_by_deepspeed_on_a_port_of_their_own(tmp_path, deepspeed):
+    wanted = Hardware(device="cpu", processes=2, deepspeed=deepspeed)
+    argv = launch.command(wanted, tmp_path)
+    assert argv[1:4] == ["-m", "deepspeed.launcher.runner", "--no_local_rank"]
+    assert argv[-3:] == ["--module", "qwen_align.worker", str(tmp_path)]
+    assert argv[argv.index("--num_accelerators") + 1] == "2"
+    ports = {launch.command(wanted, tmp_path)[argv.index("--master_port") + 1] for _ in range(3)}
+    assert len(ports) > 1
+
+
+def test_several_machines_are_named_to_deepspeed(tmp_path):
+    (tmp_path / "hosts").write_text("node-1 slots=8\nnode-2 slots=8\n")
+    argv = launch.command(Hardware(device="gpu", processes=16, hostfile=str(tmp_path / "hosts")), tmp_path)
+    assert argv[argv.index("--hostfile") + 1] == str(tmp_path / "hosts")
+    assert "--num_accelerators" not in argv
+
+
+@pytest.fixture
+def in_a_slurm_job(monkeypatch):
+    for name, value in {"SLURM_JOB_ID": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29611"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_slurm_starts_a_task_for_each_process(tmp_path, in_a_slurm_job):
+    wanted = Hardware(device="gpu", processes=4, launcher="srun")
+    argv = launch.command(wanted, tmp_path)
+    assert argv[:2] == ["srun", "--ntasks=4"]
+    assert argv[-3:] == ["-m", "qwen_align.worker", str(tmp_path)]
+    assert launch.environment(wanted)["MASTER_ADDR"] == "127.0.0.1"
+
+
+def test_a_run_does_not_go_on_from_checkpoints_of_another_world(tmp_path):
+    step = tmp_path / "checkpoints" / "checkpoint-2"
+    step.mkdir(parents=True)
+    for name in ("trainer_state.json", "scheduler.pt", "optimizer.pt", "rng_state_0.pth", "rng_state_1.pth"):
+        (step / name).touch()
+    run_folder.update(tmp_path, world_size=2, zero_stage=None)
+    (tmp_path / "config.yaml").write_text("method: {args: {}}\n")
+    with (tmp_path / ".lock").open("w") as lock, pytest.raises(ConfigError, match=r"with 2 process\(es\).*force=true"):
+        launch.run(tmp_path, Hardware(device="cpu"), lock.fileno())
 
 
 def test_the_log_keeps_the_last_state_of_a_progress_bar(capfdbinary):

@@ -1,9 +1,13 @@
 """A stage in this process: what it writes, and how it says that it failed."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from tiny import TINY
 
-from qwen_align import run, run_folder, worker
+from qwen_align import ranks, run, run_folder, worker
 from qwen_align.launch import USER_ERROR
 
 
@@ -69,3 +73,53 @@ def test_tensorboard_files_land_in_the_run_folder(prepared):
     (stage,) = prepared("method=sft", "tracking=tensorboard")
     assert worker.run_stage(stage.folder) == 0
     assert list((stage.folder / "tensorboard").glob("events*"))
+
+
+def test_a_plain_run_says_that_it_is_one_process(prepared):
+    (stage,) = prepared("method=sft")
+    assert worker.run_stage(stage.folder) == 0
+    manifest = run_folder.read_json(stage.folder / "run.json")
+    assert (manifest["world_size"], manifest["distributed_type"], manifest["zero_stage"]) == (1, "NO", None)
+    assert ranks.words(stage.folder) == {}
+
+
+def test_another_number_of_processes_than_asked_for_is_an_error(prepared, capsys):
+    (stage,) = prepared("method=sft", "hardware=cpu_ddp")
+    assert worker.run_stage(stage.folder) == 1
+    error = run_folder.read_json(stage.folder / "run.json")["error"]
+    assert error == "RuntimeError: hardware.processes=2, but 1 were started"
+
+
+def test_a_stage_that_samples_is_one_process_on_any_hardware(prepared):
+    sft, _ = prepared("method=evaluate", "init=sft")
+    assert worker.run_stage(sft.folder) == 0
+    *_, measure = prepared("method=evaluate", "init=sft", "hardware=cpu_ddp")
+    assert worker.run_stage(measure.folder) == 0
+    assert run_folder.read_json(measure.folder / "run.json")["world_size"] == 1
+
+
+def test_a_process_that_a_launcher_started_leaves_a_last_word(prepared, capsys):
+    (stage,) = prepared("method=sft", "data.problems=1000000")
+    assert worker.run_stage(stage.folder, rank=0) == USER_ERROR
+    word = ranks.words(stage.folder)[0]
+    assert word["error"].startswith("data.problems=1000000")
+    assert word["code"] == USER_ERROR
+
+
+def test_a_worker_is_told_to_stop_when_its_stdin_ends():
+    code = "from qwen_align.worker import _end_with_stdin as e; import time; e(); print(1, flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    assert child.poll() is None
+    child.stdin.close()
+    assert child.wait(timeout=10) == -15
+
+
+def test_the_log_of_another_rank_gets_what_c_libraries_say_too(tmp_path):
+    code = (
+        "from pathlib import Path; from qwen_align.worker import _own_log; import os, sys\n"
+        "_own_log(Path(sys.argv[1]), 3); print('python', flush=True); os.write(2, b'c')"
+    )
+    said = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=True)
+    assert said.stdout + said.stderr == b""
+    assert Path(tmp_path / "log-rank3.txt").read_text() == "python\nc"

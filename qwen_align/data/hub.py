@@ -8,7 +8,9 @@ from datasets.exceptions import DatasetsError
 from qwen_align.errors import ConfigError
 
 
-def load(key: str, name: str, split: str, columns: tuple[str, ...], config: str | None = None) -> Dataset:
+def load(
+    key: str, name: str, split: str, columns: tuple[str, ...], config: str | None = None, data_dir: str | None = None
+) -> Dataset:
     """One split of a data set.
 
     Args:
@@ -16,14 +18,14 @@ def load(key: str, name: str, split: str, columns: tuple[str, ...], config: str 
         name: a Hub name, or a folder with Parquet, JSONL or CSV files.
         columns: what it must have.
         config: which of the Hub data set's configurations.
+        data_dir: which of its folders; all where it is None.
 
     Raises:
         ConfigError: it cannot be loaded, or lacks a column.
     """
     try:
-        rows = load_dataset(
-            str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name, config, split=split
-        )
+        folder = Path(name).expanduser()
+        rows = load_dataset(str(folder) if folder.is_dir() else name, config, data_dir=data_dir, split=split)
     except (OSError, ValueError, DatasetsError) as error:
         raise ConfigError(
             f"{key}={name}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "

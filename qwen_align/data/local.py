@@ -3,7 +3,8 @@
 Plain text becomes messages (a prompt is the user's, an answer the assistant's), messages stay; `columns` says what your file
 calls ours. A view without a path does not exist. Nothing is guessed: every row that cannot be used is named with its file and
 line, and on_bad_row=skip leaves it out aloud. Columns that are no part of the conversation are handed on, to rewards and the
-verifier. Left out: tool calls, images, several answers in one row, splitting one file into views.
+verifier. Nothing of the evaluation file is trained on: a prompt that is in both is such a row. Left out: tool calls, images,
+several answers in one row, splitting one file into views.
 """
 
 import csv
@@ -13,9 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwen_align.data.conversation import BadRow, answered, mark, messages, pair
 from qwen_align.data.gsm8k import voted
 from qwen_align.errors import ConfigError, nearest
-from qwen_align.verifier import countdown, math
+from qwen_align.verifier import constraints, countdown, math
 from qwen_align.verifier.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -25,14 +27,12 @@ VIEWS = {  # view -> the columns of its conversation
     "demonstrations": ("prompt", "completion"), "preferences": ("prompt", "chosen", "rejected"),
     "prompts": ("prompt",), "evaluation": ("prompt",),
 }  # fmt: skip
-VERIFIERS: dict[str, tuple[str, ...]] = {"countdown": ("nums", "target"), "math": ("answer",)}  # and what each reads
+VERIFIERS: dict[str, tuple[str, ...]] = {  # and what each reads
+    "countdown": ("nums", "target"), "math": ("answer",), "constraints": ("constraints",),
+}  # fmt: skip
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 _CONVERSATION = ("prompt", "completion", "messages", "chosen", "rejected")
 _NAMED = 20  # bad rows in one message
-
-
-class BadRow(Exception):
-    """What is wrong with one row."""
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
@@ -66,24 +66,6 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
 _READERS = dict(zip(SUFFIXES, (_jsonl, _csv, _parquet), strict=True))
 
 
-def _messages(value: Any, column: str, role: str) -> list[dict[str, str]]:
-    """A conversation: messages as they are, without keys other than role and content; text as one message."""
-    if isinstance(value, str) and value.strip():
-        return [{"role": role, "content": value}]
-    if value is None or isinstance(value, str) or value == []:
-        raise BadRow(f"{column} is empty")
-    if not isinstance(value, list):
-        raise BadRow(f"{column} is neither text nor messages")
-    for message in value:
-        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise BadRow(f"{column} holds something that is no message with role and content")
-    if role == "assistant" and value[-1]["role"] != "assistant":
-        raise BadRow(f"{column} does not end with the assistant's message")
-    if not value[-1]["content"].strip():
-        raise BadRow(f"{column} ends with an empty message")
-    return [{"role": message["role"], "content": message["content"]} for message in value]
-
-
 def _whole(value: Any, column: str) -> int:
     if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,100}", str(value).strip()):
         raise BadRow(f"{column} is no whole number")
@@ -99,11 +81,23 @@ def _checked(value: Any, name: str, column: str) -> Any:
         if not isinstance(found, list) or not found:
             raise BadRow(f"{column} is no list of whole numbers")
         return [_whole(number, column) for number in found]
+    if name == "constraints":
+        try:
+            constraints.read(value)
+        except (ConfigError, TypeError) as error:
+            raise BadRow(f"{column} is no JSON list of constraints ({error})") from error
+        return value
     if value is None or not str(value).strip():
         raise BadRow(f"{column} is empty")
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise BadRow(f"{column} is neither text nor a number")
     return str(value)
+
+
+def _cell(record: dict[str, Any], column: str) -> Any:
+    if column not in record:
+        raise BadRow(f"has no column {column}, only {', '.join(map(str, record))}")
+    return record[column]
 
 
 class Local:
@@ -114,30 +108,32 @@ class Local:
         preferences_path: prompt, chosen, rejected.
         prompts_path: prompt, and what the reward reads.
         evaluation_path: as prompts, held out: nothing in it may be in another view.
-        columns: our name -> the file's.
+        columns: our name -> the file's; null: the same.
         on_bad_row: stop, or skip.
-        verifier: countdown (reads nums and target), math (reads answer), or none.
+        verifier: countdown (reads nums and target), math (answer), constraints (constraints), or none.
     """
 
     verify: Callable[[str | None, dict[str, Any]], Verdict] | None = None
+    judge: Callable[[str | None, dict[str, Any]], float] | None = None
     answer: Callable[[str], str | None] | None = None
     timeouts: Callable[[], int] | None = None
 
     def __init__(
         self, demonstrations_path: str | None = None, preferences_path: str | None = None,
-        prompts_path: str | None = None, evaluation_path: str | None = None, columns: dict[str, str] | None = None,
+        prompts_path: str | None = None, evaluation_path: str | None = None, columns: dict[str, str | None] | None = None,
         on_bad_row: str = "stop", verifier: str | None = None,
     ) -> None:  # fmt: skip
         given = zip(VIEWS, (demonstrations_path, preferences_path, prompts_path, evaluation_path), strict=True)
         self.paths = {view: Path(path).expanduser() for view, path in given if path is not None}
-        self.columns, self.on_bad_row, self.verifier = dict(columns or {}), on_bad_row, verifier
+        self.columns = {ours: theirs for ours, theirs in (columns or {}).items() if theirs is not None}
+        self.on_bad_row, self.verifier = on_bad_row, verifier
         if on_bad_row not in ("stop", "skip"):
             raise ConfigError(
                 f"data.on_bad_row={on_bad_row}: expected stop or skip{nearest(on_bad_row, ('stop', 'skip'))}"
             )
         if verifier is not None and verifier not in VERIFIERS:
             raise ConfigError(
-                f"data.verifier={verifier}: expected null, {' or '.join(VERIFIERS)}{nearest(verifier, VERIFIERS)}"
+                f"data.verifier={verifier}: expected null, {', '.join(VERIFIERS)}{nearest(verifier, VERIFIERS)}"
             )
         known = [*_CONVERSATION, *(column for read in VERIFIERS.values() for column in read)]
         for name in self.columns:
@@ -157,6 +153,9 @@ class Local:
         elif verifier == "math":
             self.verify = lambda completion, row: math.verify(completion, row["answer"])
             self.answer, self.timeouts = voted, math.timeouts
+        elif verifier == "constraints":
+            self.verify = lambda completion, row: constraints.verify(completion, row["constraints"])
+            self.judge = lambda completion, row: constraints.share(completion, row["constraints"])
 
     def views(self) -> tuple[str, ...]:
         """The views that have a file."""
@@ -182,24 +181,21 @@ class Local:
         """One row of a view; raises BadRow."""
         theirs = {name: self.columns.get(name, name) for name in (*VIEWS[view], "messages")}
         whole = theirs.pop("messages")
-        row: dict[str, Any] = {}
-        if view == "demonstrations" and theirs["completion"] not in record and whole in record:
-            messages = _messages(record[whole], "messages", "assistant")
-            if len(messages) < 2:
-                raise BadRow("messages hold an answer without a prompt")
-            row = {"prompt": messages[:-1], "completion": messages[-1:]}
-            theirs = {"messages": whole}
+        whole_talk = view == "demonstrations" and theirs["completion"] not in record and whole in record
         read = VERIFIERS[self.verifier] if self.verifier and view in ("prompts", "evaluation") else ()
+        if whole_talk:
+            theirs = {"messages": whole}
         theirs |= {name: self.columns.get(name, name) for name in read}
-        for name, column in theirs.items():
-            if column not in record:
-                raise BadRow(f"has no column {column}, only {', '.join(map(str, record))}")
-            if name in read:
-                row[name] = _checked(record[column], name, column)
-            elif name != "messages":
-                row[name] = _messages(record[column], column, "user" if name == "prompt" else "assistant")
-        if view == "preferences" and row["chosen"] == row["rejected"]:
-            raise BadRow("chosen and rejected are the same")
+        if whole_talk:
+            row: dict[str, Any] = answered(_cell(record, whole), whole)
+        elif view == "preferences":
+            names = theirs["prompt"], theirs["chosen"], theirs["rejected"]
+            asked = (record[names[0]] or "") if names[0] in record else None  # then chosen and rejected hold it
+            row = pair(asked, _cell(record, names[1]), _cell(record, names[2]), names)
+        else:
+            roles = {name: "user" if name == "prompt" else "assistant" for name in VIEWS[view]}
+            row = {name: messages(_cell(record, theirs[name]), theirs[name], role) for name, role in roles.items()}
+        row |= {name: _checked(_cell(record, theirs[name]), name, theirs[name]) for name in read}
         used = {*_CONVERSATION, *theirs.values(), *row}
         return row | {key: value for key, value in record.items() if key not in used}
 
@@ -209,7 +205,7 @@ class Local:
             raise ConfigError(
                 f"data=local: has no {view} view; set {key}=FILE ({', '.join(SUFFIXES)} with {', '.join(VIEWS[view])})"
             )
-        path = self.paths[view]
+        path, held_out = self.paths[view], self._held_out(view)
         rows: list[dict[str, Any]] = []
         bad: list[str] = []
         try:
@@ -217,13 +213,22 @@ class Local:
                 try:
                     if isinstance(record, BadRow):
                         raise record
-                    rows.append(self._row(view, record))
+                    row = self._row(view, record)
+                    if mark(row["prompt"]) in held_out:
+                        raise BadRow("asks what data.evaluation_path holds")
+                    rows.append(row)
                 except BadRow as error:
                     bad.append(f"line {number} {error}")
         except (OSError, ValueError) as error:  # pyarrow's errors and wrong encodings are among them
             raise ConfigError(f"{key}={path}: cannot be read ({str(error).splitlines()[0]})") from error
         self._complain(f"{key}={path}", bad, len(rows))
         return _dataset(f"{key}={path}", rows)
+
+    def _held_out(self, view: str) -> set[str]:
+        """The evaluation file's prompts, which no other view may hold."""
+        if view == "evaluation" or "evaluation" not in self.paths:
+            return set()
+        return {mark(prompt) for prompt in self.evaluation()["prompt"]}
 
     def _complain(self, said: str, bad: list[str], good: int) -> None:
         if bad:

@@ -1,10 +1,13 @@
 """The sequence that every trainer shares: arguments, resume, train, guards, save.
 
 TRL and transformers exit 0 having trained nothing in several ways (no trainable parameter, a data set smaller than one
-generation batch); each is an error here.
+generation batch); each is an error here. Several processes train together and part when the model is saved: rank 0 goes on
+alone.
 """
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from qwen_align import check, interrupt, model, run_folder
+from qwen_align import check, interrupt, model, ranks, run_folder
 
 
 def precision(hardware: dict[str, Any]) -> dict[str, bool]:
@@ -35,23 +38,38 @@ def precision(hardware: dict[str, Any]) -> dict[str, bool]:
 
 
 def arguments(config: dict[str, Any], folder: Path, **derived: Any) -> Any:
-    """TRL's config object: what the user set, and what follows from the rest of the config."""
-    hardware = config["hardware"]
-    per_device, accumulation = check.batch(config["method"], hardware["processes"])
+    """TRL's config object: what the user set, and what follows from the rest of the config.
+
+    Raises:
+        RuntimeError: transformers found another number of processes than the config says.
+    """
+    hardware = check.construct(config["hardware"])
+    per_device, accumulation = check.batch(config["method"], hardware.processes)
+    flags = precision(config["hardware"])
+    if hardware.deepspeed and flags["use_cpu"]:
+        import deepspeed
+
+        deepspeed.init_distributed(
+            dist_backend="gloo"
+        )  # else ZeRO-3 sees one process, as transformers starts torch's own
     values = {
         "seed": config["seed"],
         "run_name": folder.name,
         "disable_tqdm": False,
         "save_total_limit": config["checkpoints"]["keep"],
-        **precision(hardware),
+        **flags,
         **derived,
         **config["method"]["args"],
         "output_dir": str(folder / "checkpoints"),
         "report_to": config["tracking"]["report_to"],
         "per_device_train_batch_size": per_device,
         "gradient_accumulation_steps": accumulation,
+        "deepspeed": hardware.configuration(),
     }
-    return instantiate(OmegaConf.create(values), _convert_="object")
+    args = instantiate(OmegaConf.create(values), _convert_="object")
+    if args.world_size != hardware.processes:
+        raise RuntimeError(f"hardware.processes={hardware.processes}, but the trainer sees {args.world_size}")
+    return args
 
 
 class Bar(ProgressCallback):
@@ -78,6 +96,7 @@ class Recorder(TrainerCallback):
 
     def __init__(self, folder: Path, resumed_step: int) -> None:
         self.path = folder / "metrics.jsonl"
+        self.stopped = False
         before = run_folder.read_jsonl(self.path)  # an interrupted run's closing summary is no step
         kept = [line for line in before if line["step"] <= resumed_step and "train_runtime" not in line]
         run_folder.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
@@ -96,15 +115,52 @@ class Recorder(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save where a resume is exact, and stop, once a stop was asked for."""
-        if interrupt.asked():
+        """Save where a resume is exact, and stop, once a stop was asked for; all processes at the same step."""
+        self.stopped = _any(interrupt.asked(), args)
+        if self.stopped:
             window = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
             control.should_save = (state.global_step * args.gradient_accumulation_steps) % window == 0 or window == 1
             control.should_training_stop = True
 
 
-def fit(trainer: Trainer, folder: Path, probes: list[list[dict[str, str]]]) -> dict[str, Any]:
+def _any(here: bool, args: TrainingArguments) -> bool:
+    """Whether it is so on any process: saving takes all of them."""
+    if args.world_size == 1:
+        return here
+    flag = torch.tensor(int(here), device=args.device)
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+def _whole(trainer: Trainer) -> AbstractContextManager[None]:
+    """Every weight on every process for a while: under ZeRO-3 each holds a part."""
+    plugin = trainer.accelerator.state.deepspeed_plugin
+    if plugin is None or plugin.zero_stage != 3:
+        return nullcontext()
+    import deepspeed
+
+    gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(list(trainer.model_wrapped.parameters()))
+    return gathered
+
+
+def _part(trainer: Trainer) -> None:
+    """Let the processes go their own ways: what follows is rank 0's, which loads models as if there had been no other."""
+    if not torch.distributed.is_initialized():
+        return
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    trainer.accelerator.wait_for_everyone()
+    unset_hf_deepspeed_config()
+    torch.distributed.destroy_process_group()
+    ranks.leave()
+
+
+def fit(
+    trainer: Trainer, folder: Path, probes: list[list[dict[str, str]]], save: Callable[..., None] | None = None
+) -> dict[str, Any]:
     """Train from the last complete checkpoint, check that something was trained, save `model/`; returns the last logs.
+
+    `save` stands in for model.save where what is trained is no policy.
 
     Raises:
         RuntimeError: nothing was trainable, no step was taken, or the saved tokenizer does not round-trip.
@@ -121,14 +177,20 @@ def fit(trainer: Trainer, folder: Path, probes: list[list[dict[str, str]]]) -> d
         print(f"resuming from {last.name}", flush=True)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Bar())
-    trainer.add_callback(Recorder(folder, int(last.name.rpartition("-")[2]) if last else 0))
+    recorder = Recorder(folder, int(last.name.rpartition("-")[2]) if last else 0)
+    trainer.add_callback(recorder)
+    run_folder.update(folder, distributed_type=trainer.accelerator.distributed_type.value)
     with interrupt.deferred():
         result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if recorder.stopped:  # another process was asked
+        raise interrupt.Interrupted
     if trainer.state.global_step == 0:
         raise RuntimeError("0 training steps were taken: the data set is smaller than one batch, or max_steps is 0")
     policy = trainer.accelerator.unwrap_model(trainer.model)
-    if trainer.is_world_process_zero():
-        model.save(policy, trainer.processing_class, folder / "model", probes)
+    with _whole(trainer):
+        if trainer.is_world_process_zero():
+            (save or model.save)(policy, trainer.processing_class, folder / "model", probes)
+    _part(trainer)
     logs = [line for line in trainer.state.log_history if "loss" in line]
     return {
         "steps": trainer.state.global_step,

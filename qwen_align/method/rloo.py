@@ -1,20 +1,23 @@
 """RLOO (REINFORCE leave-one-out, arXiv 2402.14740) with TRL's RLOOTrainer on our reward objects.
 
 What sampling optimises is the reward of one sample: it sharpens the policy, so best-of-N with many samples can get worse while
-pass@1 rises. The evaluation reports both.
+pass@1 rises. The evaluation reports both. On a reward model it optimises what that model likes; `health` compares with an exact
+judge on the way, where the data has one.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from hydra.utils import instantiate
+from torch import Tensor
 from torch.utils.data import Sampler
 from trl import RLOOTrainer
 
 from qwen_align import run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.method import evaluate, policy
+from qwen_align.method import evaluate, health, policy
 from qwen_align.method.fit import arguments, fit
 from qwen_align.reward import Reward, to_trl
 
@@ -22,9 +25,10 @@ RESERVED = ("prompts", "completions", "completion_ids", "trainer_state", "log_ex
 
 
 def build_rewards(node: dict[str, Any]) -> list[Reward]:
-    """The reward objects of a config: one component, or several by name."""
+    """The reward objects of a config: one component, or those of one that holds several."""
     nodes = [node] if "_target_" in node else list(node.values())
-    return [instantiate(n, _convert_="object") for n in nodes]
+    built = [instantiate(n, _convert_="object") for n in nodes]
+    return [reward for one in built for reward in (one if isinstance(one, list) else [one])]
 
 
 def check_rows(rows: Any, rewards: list[Reward], method: dict[str, Any]) -> None:
@@ -63,11 +67,34 @@ class EpochOrder(Sampler[int]):
         return len(self.inner)
 
 
+def alike(rewards: Tensor, num_generations: int) -> float:
+    """The share of groups whose rewards (completions,), NaN for none, are all the same: leave-one-out gives them nothing."""
+    groups, nothing = rewards.view(-1, num_generations), rewards.isnan().view(-1, num_generations)
+    spread = groups.masked_fill(nothing, -torch.inf).amax(dim=1) - groups.masked_fill(nothing, torch.inf).amin(dim=1)
+    return (spread < 1e-6).float().mean().item()
+
+
 class ResumableRLOOTrainer(RLOOTrainer):
-    """RLOOTrainer that reads its prompts in the same order after a resume."""
+    """RLOOTrainer that reads its prompts in the same order after a resume, and says how many groups have no variance.
+
+    TRL's own frac_reward_zero_std looks after the KL term, which no two completions share, so with beta > 0 it is always 0.
+    """
 
     def _get_train_sampler(self, dataset: Any = None) -> EpochOrder:
         return EpochOrder(super()._get_train_sampler(dataset), self)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
+        found: Tensor = super()._calculate_rewards(*args, **kwargs)  # (completions of all processes, rewards)
+        total = (found * self.reward_weights.to(found.device)).nansum(dim=1)
+        if self.reward_clip_range:
+            total = total.clamp(*self.reward_clip_range)
+        total = total.masked_fill(found.isnan().all(dim=1), torch.nan)
+        self._log_metric("groups_without_variance", alike(total, cast(int, self.num_generations)))
+        return found
+
+    def note(self, name: str, value: float) -> None:
+        """Take a number into the next logged line."""
+        self._metrics["train"][name].append(value)
 
 
 def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
@@ -86,5 +113,8 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
         processing_class=tokenizer,
         peft_config=instantiate(config["adapter"], _convert_="object"),
     )
+    watch = health.Health(folder, health.of_rloo(vars(trainer.args)))
+    trainer.add_callback(health.HeldOut(config, data, trainer.note))
+    trainer.add_callback(watch)
     metrics = fit(trainer, folder, [row["prompt"] for row in rows.select(range(min(32, len(rows))))])
-    return evaluate.after_training(config, data, folder, metrics)
+    return evaluate.after_training(config, data, folder, metrics | {"warnings": watch.warnings})

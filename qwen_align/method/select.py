@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_align import run_folder
 from qwen_align.errors import ConfigError, nearest
-from qwen_align.reward import Reward
+from qwen_align.reward import Reward, scores
 
 if TYPE_CHECKING:
     from qwen_align.generator import Completion
@@ -67,6 +67,7 @@ def weighted(
 
     Raises:
         ConfigError: a reward that reads a column which the rows lack.
+        RuntimeError: a value that is not finite.
     """
     owners = [row for row, pool in zip(rows, pools, strict=True) for _ in pool]
     texts = [completion.text for pool in pools for completion in pool]
@@ -78,7 +79,7 @@ def weighted(
                 f"reward={reward.name}: needs the column {missing[0]}; the data has {', '.join(rows[0].keys())}"
             )
         columns = {key: [row[key] for row in owners] for key in reward.needs}
-        for i, score in enumerate(reward.score([row["prompt"] for row in owners], texts, **columns)):
+        for i, score in enumerate(scores(reward, [row["prompt"] for row in owners], texts, columns)):
             if score is not None:
                 totals[i] = score * reward.weight + (0.0 if totals[i] == -math.inf else totals[i])
     flat = iter(totals)

@@ -1,9 +1,10 @@
 """Rewards: one object that scores completions, the same in RLOO, in best-of-N and in evaluation.
 
-TRL calls plain functions. `to_trl` is the only way from one to the other: unique names, finite values, None kept.
+TRL calls plain functions. `to_trl` is the only way from one to the other: unique names, finite values, None kept. Whoever
+scores asks `scores`, so that a value means the same everywhere; weights come after it, where several rewards are added up.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite  # under its own name `math` would be replaced by the module reward.math
 from typing import Any, Protocol
 
@@ -42,6 +43,53 @@ def verdict_values(correct: float, wellformed_wrong: float, malformed: float) ->
     return {"correct": correct, "wellformed_wrong": wellformed_wrong, "malformed": malformed}
 
 
+def clipping(clip: Sequence[float] | None) -> tuple[float, float] | None:
+    """The range that a reward's values are cut to, before its weight; None cuts nothing.
+
+    Raises:
+        ConfigError: anything but null or [low, high].
+    """
+    if clip is None:
+        return None
+    numbers = isinstance(clip, (list, tuple)) and all(type(c) in (int, float) and isfinite(c) for c in clip)
+    if not numbers or len(clip) != 2 or not clip[0] < clip[1]:
+        raise ConfigError(f"reward.clip={clip}: expected [low, high] with low < high, or null")
+    return float(clip[0]), float(clip[1])
+
+
+def scores(
+    reward: Reward, prompts: Sequence[Conversation], completions: Sequence[str], columns: Mapping[str, Sequence[Any]]
+) -> list[float | None]:
+    """What a reward says of each completion, cut to its `clip` if it has one; of the columns it sees those it needs.
+
+    Raises:
+        RuntimeError: another number of values than completions, or one that is not finite.
+    """
+    values = reward.score(prompts, completions, **{key: columns[key] for key in reward.needs})
+    if len(values) != len(completions):
+        raise RuntimeError(f"reward {reward.name} returned {len(values)} values for {len(completions)} completions")
+    for value, completion in zip(values, completions, strict=True):
+        if value is not None and not isfinite(value):
+            raise RuntimeError(f"reward {reward.name} returned {value} for {completion[:200]!r}")
+    bounds = clipping(getattr(reward, "clip", None))
+    if bounds is None:
+        return values
+    return [None if value is None else min(max(value, bounds[0]), bounds[1]) for value in values]
+
+
+def several(**rewards: Reward) -> list[Reward]:
+    """Several rewards, each under its own name: the key it has in the config.
+
+    Raises:
+        ConfigError: none is named.
+    """
+    if not rewards:
+        raise ConfigError("reward=several: holds no reward; expected names, for example reward=[countdown,length]")
+    for name, reward in rewards.items():
+        reward.name = name
+    return list(rewards.values())
+
+
 def to_trl(rewards: Sequence[Reward]) -> list[Callable[..., list[float | None]]]:
     """TRL's callables for these rewards, in order; their weights go into `reward_weights`.
 
@@ -57,13 +105,7 @@ def to_trl(rewards: Sequence[Reward]) -> list[Callable[..., list[float | None]]]
 
 def _callable(reward: Reward) -> Callable[..., list[float | None]]:
     def score(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float | None]:
-        needed = {key: columns[key] for key in reward.needs}
-        values = reward.score(prompts, [text_of(c) for c in completions], **needed)
-        if len(values) != len(completions):
-            raise RuntimeError(f"reward {reward.name} returned {len(values)} values for {len(completions)} completions")
-        for value, completion in zip(values, completions, strict=True):
-            if value is not None and not isfinite(value):
-                raise RuntimeError(f"reward {reward.name} returned {value} for {text_of(completion)[:200]!r}")
+        values = scores(reward, prompts, [text_of(completion) for completion in completions], columns)
         if "log_metric" in columns and hasattr(reward, "metrics"):
             for key, value in reward.metrics().items():
                 columns["log_metric"](f"{reward.name}/{key}", value)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from qwen_align.reward import verdict_values
+from qwen_align.reward import clipping, verdict_values
 from qwen_align.verifier.countdown import verify
 
 
@@ -14,10 +14,11 @@ class CountdownReward:
     needs = ("nums", "target")
 
     def __init__(
-        self, correct: float = 1.0, wellformed_wrong: float = 0.1, malformed: float = 0.0, weight: float = 1.0
-    ) -> None:
+        self, correct: float = 1.0, wellformed_wrong: float = 0.1, malformed: float = 0.0, weight: float = 1.0,
+        clip: Sequence[float] | None = None,
+    ) -> None:  # fmt: skip
         self.values = verdict_values(correct, wellformed_wrong, malformed)
-        self.weight = weight
+        self.weight, self.clip = weight, clipping(clip)
 
     def score(self, prompts: Sequence[Any], completions: Sequence[str], **columns: Sequence[Any]) -> list[float | None]:
         """One value a completion; `nums` and `target` are the problem's."""

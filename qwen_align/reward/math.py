@@ -6,7 +6,7 @@ A comparison that runs out of time counts as wrong, since RLOO needs a number; `
 from collections.abc import Sequence
 from typing import Any
 
-from qwen_align.reward import verdict_values
+from qwen_align.reward import clipping, verdict_values
 from qwen_align.verifier.math import timeouts, verify
 
 
@@ -17,10 +17,11 @@ class MathReward:
     needs = ("answer",)
 
     def __init__(
-        self, correct: float = 1.0, wellformed_wrong: float = 0.0, malformed: float = 0.0, weight: float = 1.0
-    ) -> None:
+        self, correct: float = 1.0, wellformed_wrong: float = 0.0, malformed: float = 0.0, weight: float = 1.0,
+        clip: Sequence[float] | None = None,
+    ) -> None:  # fmt: skip
         self.values = verdict_values(correct, wellformed_wrong, malformed)
-        self.weight = weight
+        self.weight, self.clip = weight, clipping(clip)
         self._undecided = 0
 
     def score(self, prompts: Sequence[Any], completions: Sequence[str], **columns: Sequence[Any]) -> list[float | None]:

@@ -68,8 +68,8 @@ def test_columns_are_renamed_and_the_others_handed_on(written):
 def test_a_map_of_one_view_does_not_take_a_column_from_another(written):
     path = written("rows.jsonl", [{"question": "2 + 2?", "answer": "so #### 4"}])
     columns = {"prompt": "question", "completion": "answer"}
-    data = Local(demonstrations_path=path, evaluation_path=path, columns=columns, verifier="math")
-    assert data.evaluation()[0] == {"prompt": said("user", "2 + 2?"), "answer": "so #### 4"}
+    data = Local(demonstrations_path=path, prompts_path=path, columns=columns, verifier="math")
+    assert data.prompts()[0] == {"prompt": said("user", "2 + 2?"), "answer": "so #### 4"}
     assert data.demonstrations()[0]["completion"] == said("assistant", "so #### 4")
 
 
@@ -182,7 +182,10 @@ def test_a_torn_parquet_file_is_one_clear_line(written):
         ({"demonstrations_path": "nowhere.jsonl"}, r"data\.demonstrations_path=nowhere\.jsonl: no such file"),
         ({"prompts_path": "rows.txt"}, r"data\.prompts_path=rows\.txt: expected a file that ends with \.jsonl, \.csv"),
         ({"on_bad_row": "ignore"}, r"data\.on_bad_row=ignore: expected stop or skip"),
-        ({"verifier": "maths"}, r"data\.verifier=maths: expected null, countdown or math \(did you mean math\?\)"),
+        (
+            {"verifier": "maths"},
+            r"data\.verifier=maths: expected null, countdown, math, constraints \(did you mean math\?\)",
+        ),
         ({"columns": {"promt": "q"}}, r"data\.columns\.promt=q: expected ours=theirs.*did you mean prompt"),
     ],
 )
@@ -226,7 +229,7 @@ def test_columns_can_be_set_on_the_command_line(written, stages_of):
     path = written("rows.jsonl", [{"question": "?", "answer": "4"}])
     words = ("method=sft", "data=local", f"data.demonstrations_path={path}")
     (stage,) = stages_of(*words, "data.columns={prompt:question,completion:answer}")
-    assert stage.config["data"]["columns"] == {"prompt": "question", "completion": "answer"}
+    assert stage.config["data"]["columns"].items() >= {"prompt": "question", "completion": "answer"}.items()
 
 
 def test_other_rows_in_the_same_file_are_another_run(written, stages_of):
@@ -240,7 +243,7 @@ def test_other_rows_in_the_same_file_are_another_run(written, stages_of):
 def test_a_view_without_a_file_is_found_before_anything_runs(written, stages_of):
     path = written("rows.jsonl", ROWS)
     with pytest.raises(ConfigError, match="data=local: has no prompts view, which method=rloo needs"):
-        stages_of("method=rloo", "init=base", "data=local", f"data.demonstrations_path={path}")
+        stages_of("method=rloo", "init=base", "data=local", "reward=math", f"data.demonstrations_path={path}")
 
 
 @pytest.mark.shared
@@ -257,3 +260,74 @@ def test_real_gsm8k_files_are_read_and_judged():
         assert data.verify("#### -17.25", row) == "wellformed_wrong"
     completions = [row["completion"][0]["content"] for row in data.demonstrations()]
     assert all("\n#### " in text for text in completions)
+
+
+ASKED = said("user", "2 + 2?")
+
+
+@pytest.mark.parametrize("prompt", [{"prompt": "2 + 2?"}, {"prompt": ASKED}, {}], ids=["text", "messages", "none"])
+def test_a_prompt_inside_chosen_and_rejected_is_taken_out(written, prompt):
+    pair = {"chosen": ASKED + said("assistant", "4"), "rejected": ASKED + said("assistant", "5")}
+    (row,) = Local(preferences_path=written("rows.jsonl", [prompt | pair])).preferences()
+    assert row == {"prompt": ASKED, "chosen": said("assistant", "4"), "rejected": said("assistant", "5")}
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"chosen": "4", "rejected": "5"}, "chosen and rejected hold no prompt, and there is no prompt"),
+        (
+            {"chosen": ASKED + said("assistant", "4"), "rejected": said("user", "?") + said("assistant", "5")},
+            "chosen and rejected answer different prompts",
+        ),
+        ({"prompt": "", "chosen": "4", "rejected": "5"}, "prompt is empty"),
+        (
+            {"prompt": said("assistant", "4"), "chosen": said("assistant", "4"), "rejected": "5"},
+            "chosen or rejected holds",
+        ),
+    ],
+)
+def test_a_pair_without_one_prompt_is_named(written, row, complaint):
+    with pytest.raises(ConfigError, match=f"line 1 {complaint}"):
+        Local(preferences_path=written("rows.jsonl", [row])).preferences()
+
+
+@pytest.mark.parametrize("view", ["demonstrations", "preferences", "prompts"])
+def test_a_prompt_of_the_evaluation_file_is_not_trained_on(written, view, capsys):
+    rows = [row | {"chosen": "yes", "rejected": "no"} for row in ROWS]
+    paths = {f"{view}_path": written("train.jsonl", rows), "evaluation_path": written("test.jsonl", [ROWS[1]])}
+    with pytest.raises(ConfigError) as caught:
+        getattr(Local(**paths), view)()
+    path = paths[f"{view}_path"]
+    said_of = f"data.{view}_path={path}: 1 of 2 rows cannot be used: line 2 asks what data.evaluation_path holds"
+    assert str(caught.value).startswith(said_of)
+    kept = getattr(Local(**paths, on_bad_row="skip"), view)()
+    assert kept["prompt"][:] == [ASKED]
+    assert said_of in capsys.readouterr().out
+    assert len(Local(**paths).evaluation()) == 1
+
+
+def test_one_column_can_be_named_on_the_command_line(written, stages_of):
+    path = written("rows.jsonl", [{"question": "?", "completion": "4"}])
+    (stage,) = stages_of("method=sft", "data=local", f"data.demonstrations_path={path}", "data.columns.prompt=question")
+    assert Local(**{k: v for k, v in stage.config["data"].items() if k != "_target_"}).columns == {"prompt": "question"}
+    with pytest.raises(ConfigError, match=r"data\.columns\.promt=question: no such key.*data\.columns\.prompt"):
+        stages_of("method=sft", "data=local", "data.columns.promt=question")
+
+
+def test_the_constraints_verifier_judges_too(written):
+    wanted = '[{"kind": "starts", "with": "a"}, {"kind": "ends", "with": "b"}]'
+    data = Local(
+        evaluation_path=written("rows.jsonl", [{"prompt": "?", "constraints": wanted}]), verifier="constraints"
+    )
+    (row,) = data.evaluation()
+    assert (data.judge("a c", row), data.verify("a c", row)) == (0.5, "wellformed_wrong")
+
+
+@pytest.mark.parametrize("wanted", ["", "starts", '[{"kind": "start"}]', ["starts"], None])
+def test_constraints_that_cannot_be_checked_are_a_bad_row(written, wanted):
+    data = Local(
+        evaluation_path=written("rows.jsonl", [{"prompt": "?", "constraints": wanted}]), verifier="constraints"
+    )
+    with pytest.raises(ConfigError, match="line 1 constraints is no JSON list of constraints"):
+        data.evaluation()

@@ -9,6 +9,7 @@ from trl import SFTTrainer
 
 from qwen_align import interrupt, model, run_folder
 from qwen_align.errors import ConfigError
+from qwen_align.method import fit as fit_module
 from qwen_align.method import policy, rloo, sft
 from qwen_align.method.fit import arguments, fit
 from qwen_align.reward.countdown import CountdownReward
@@ -80,6 +81,21 @@ def test_a_stop_request_ends_after_the_step_with_a_checkpoint(config, tmp_path, 
         fit(trainer, tmp_path, [PROMPT])
     assert [p.name for p in run_folder.checkpoints(tmp_path)] == ["checkpoint-1"]
     assert not (tmp_path / "model").exists()
+
+
+def test_a_stop_that_another_process_was_asked_for_ends_this_one_too(config, tmp_path, monkeypatch):
+    trainer = trainer_of(config, tmp_path)
+    monkeypatch.setattr(fit_module, "_any", lambda here, args: True)
+    assert not interrupt.asked()
+    with pytest.raises(interrupt.Interrupted):
+        fit(trainer, tmp_path, [PROMPT])
+    assert [p.name for p in run_folder.checkpoints(tmp_path)] == ["checkpoint-1"]
+
+
+def test_a_trainer_that_sees_too_few_processes_is_an_error(config, tmp_path):
+    config["hardware"] |= {"device": "cpu", "processes": 2}
+    with pytest.raises(RuntimeError, match=r"hardware\.processes=2, but the trainer sees 1"):
+        arguments(config, tmp_path)
 
 
 def test_precision_and_batch_reach_trl(config, tmp_path):

@@ -1,11 +1,17 @@
-"""RLOO reads the same prompts after a resume, in every epoch."""
+"""RLOO reads the same prompts after a resume, in every epoch, and says of several rewards and of groups what TRL doesn't."""
 
 import shutil
 
+import pytest
+import torch
+from conftest import planned
 from safetensors.torch import load_file
 from tiny import TINY
 
 from qwen_align import run, run_folder, worker
+from qwen_align.errors import ConfigError
+from qwen_align.method import rloo
+from qwen_align.reward import to_trl
 
 
 def test_a_resume_after_the_first_epoch_is_exact(tmp_path, stages_of):
@@ -27,3 +33,77 @@ def test_a_resume_after_the_first_epoch_is_exact(tmp_path, stages_of):
     assert all(expected[name].equal(actual[name]) for name in expected)
     rewards = [line["reward"] for line in run_folder.read_jsonl(rloo.folder / "metrics.jsonl") if "reward" in line]
     assert len(rewards) == 7
+
+
+NONE = float("nan")
+COUNTDOWN = {"_target_": "qwen_align.reward.countdown.CountdownReward"}
+
+
+@pytest.mark.parametrize(
+    ("rewards", "share"),
+    [
+        ([1.0, 1.0, 0.0, 1.0], 0.5),
+        ([0.1, 0.1, 0.7, 0.7], 1.0),
+        ([0.0, 1.0, 1.0, 0.0], 0.0),
+        ([NONE, NONE, 0.0, 1.0], 0.5),
+        ([NONE, 1.0, 0.0, 1.0], 0.5),  # one completion has no sibling to be compared with
+    ],
+)
+def test_groups_without_variance_are_counted(rewards, share):
+    assert rloo.alike(torch.tensor(rewards), 2) == share
+
+
+def test_several_rewards_carry_the_names_of_their_keys():
+    node = {
+        "_target_": "qwen_align.reward.several",
+        "strict": COUNTDOWN | {"wellformed_wrong": 0.0},
+        "plain": COUNTDOWN,
+    }
+    rewards = rloo.build_rewards(node)
+    assert [reward.name for reward in rewards] == ["strict", "plain"]
+    assert [function.__name__ for function in to_trl(rewards)] == ["strict", "plain"]
+
+
+def test_several_rewards_need_a_reward():
+    with pytest.raises(Exception, match="holds no reward") as error:
+        rloo.build_rewards({"_target_": "qwen_align.reward.several"})
+    assert isinstance(error.value.__cause__, ConfigError)
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    """The logged steps and the metrics of a run with two rewards, a KL term, and completions that are all cut."""
+    words = [
+        *TINY, f"runs_dir={tmp_path_factory.mktemp('runs')}", "method=rloo", "max_completion_length=2",
+        "stages.rloo.args.beta=0.05", "stages.rloo.args.max_steps=6", "stages.rloo.args.save_steps=6",
+        "stages.rloo.args.learning_rate=0.01", "stages.rloo.args.weight_decay=10",
+    ]  # fmt: skip
+    stages = planned(*words)
+    stages[-1].config["method"]["reward"] = {
+        "_target_": "qwen_align.reward.several", "plain": COUNTDOWN, "cut": COUNTDOWN | {"malformed": -5, "clip": [-1, 1]},
+    }  # fmt: skip
+    for stage in stages:
+        run.prepare(stage, afresh=False)
+        assert worker.run_stage(stage.folder) == 0
+    lines = run_folder.read_jsonl(stages[-1].folder / "metrics.jsonl")
+    return [line for line in lines if "reward" in line], run_folder.read_json(stages[-1].folder / "metrics.json")
+
+
+def test_every_reward_has_metrics_of_its_own(logged):
+    lines, _ = logged
+    assert lines[0]["rewards/plain/mean"] == 0.0
+    assert lines[0]["rewards/cut/mean"] == -1.0, "cut before it is weighted"
+    assert lines[0]["reward"] == -1.0
+
+
+def test_groups_are_judged_without_the_kl_term(logged):
+    lines, _ = logged
+    assert [line["groups_without_variance"] for line in lines] == [1.0] * 6
+    assert lines[-1]["kl"] != 0, "weight decay alone has moved the policy"
+    assert lines[-1]["frac_reward_zero_std"] < 1.0, "TRL's number has the KL term in it"
+
+
+def test_the_metrics_hold_the_warnings(logged):
+    _, metrics = logged
+    kinds = {warning["kind"] for warning in metrics["train"]["warnings"]}
+    assert {"completions_cut", "groups_without_variance"} <= kinds

@@ -7,7 +7,8 @@ from qwen_align.metric.win_rate import WinRate, wins
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "share"),
-    [([1.0], [0.0], 1.0), ([0.0], [1.0], 0.0), ([0.5], [0.5], 0.5), ([0.0, 1.0], [0.5, 0.5], 0.5), ([2.0, 0.0], [1.0, 0.0, 3.0], 0.4166667)],
+    [([1.0], [0.0], 1.0), ([0.0], [1.0], 0.0), ([0.5], [0.5], 0.5), ([0.0, 1.0], [0.5, 0.5], 0.5),
+     ([2.0, 0.0], [1.0, 0.0, 3.0], 0.4166667)],
 )  # fmt: skip
 def test_every_sample_meets_every_sample(ours, theirs, share):
     assert wins(ours, theirs) == pytest.approx(share)

@@ -1,11 +1,15 @@
-"""From reward objects to the functions that TRL calls."""
+"""From reward objects to the functions that TRL calls, and what every caller of a reward can count on."""
 
 import math
 
 import pytest
 
 from qwen_align.errors import ConfigError
-from qwen_align.reward import text_of, to_trl
+from qwen_align.generator import Completion
+from qwen_align.method import select
+from qwen_align.reward import clipping, scores, several, text_of, to_trl
+from qwen_align.reward.countdown import CountdownReward
+from qwen_align.reward.math import MathReward
 
 
 class Length:
@@ -14,8 +18,8 @@ class Length:
     weight = 1.0
     needs = ("bonus",)
 
-    def __init__(self, name="length", values=None):
-        self.name, self.values, self.columns = name, values, None
+    def __init__(self, name="length", values=None, clip=None):
+        self.name, self.values, self.columns, self.clip = name, values, None, clip
 
     def score(self, prompts, completions, **columns):
         self.columns = columns
@@ -69,3 +73,47 @@ def test_another_number_of_values_is_an_error(values):
 def test_text_of_both_forms():
     assert text_of("abc") == "abc"
     assert text_of([{"role": "assistant", "content": "abc"}]) == "abc"
+
+
+def test_values_beyond_clip_are_cut_and_none_stays_none():
+    reward = Length(values=[-3.0, None, 0.5, 8], clip=[-1, 1.0])
+    assert scores(reward, ["?"] * 4, ["a"] * 4, {"bonus": [0] * 4}) == [-1.0, None, 0.5, 1.0]
+
+
+def test_clipping_does_not_hide_a_value_that_is_not_finite():
+    with pytest.raises(RuntimeError, match="returned inf"):
+        scores(Length(values=[math.inf], clip=[0, 1]), ["?"], ["a"], {"bonus": [0]})
+
+
+@pytest.mark.parametrize(
+    "clip", [[1.0, 0.0], [0.5, 0.5], [0.0], [0, 1, 2], 3, "01", [0, math.inf], [None, 1], [False, True]]
+)
+def test_a_clip_that_is_no_range_is_refused(clip):
+    with pytest.raises(ConfigError, match=r"reward\.clip=.*expected \[low, high\] with low < high"):
+        clipping(clip)
+
+
+@pytest.mark.parametrize("reward", [CountdownReward, MathReward])
+def test_verifier_rewards_take_a_clip_and_check_it(reward):
+    assert reward(clip=[0.2, 0.8]).clip == (0.2, 0.8)
+    with pytest.raises(ConfigError, match=r"reward\.clip"):
+        reward(clip=[1, 0])
+
+
+def test_best_of_n_and_rloo_see_the_same_scores():
+    reward = Length(values=[-3.0, 0.5], clip=[-1.0, 1.0])
+    rows = [{"prompt": [{"role": "user", "content": "?"}], "bonus": 0}]
+    pool = [Completion("a", 1, True), Completion("b", 1, True)]
+    assert select.weighted([reward], rows, [pool]) == [call(reward, ["a", "b"])] == [[-1.0, 0.5]]
+
+
+def test_best_of_n_refuses_a_value_that_is_not_finite():
+    rows = [{"prompt": [{"role": "user", "content": "?"}], "bonus": 0}]
+    with pytest.raises(RuntimeError, match="reward length returned nan for 'a'"):
+        select.weighted([Length(values=[math.nan])], rows, [[Completion("a", 1, True)]])
+
+
+def test_several_rewards_are_called_by_their_keys():
+    assert [reward.name for reward in several(long=Length(), short=Length())] == ["long", "short"]
+    with pytest.raises(ConfigError, match="reward=several: holds no reward"):
+        several()

@@ -1,0 +1,115 @@
+"""Reward-model scoring against the usual loop: texts in the order they come, in batches of one size, padded to the longest.
+
+Both score the same pairs with the same random network of MiniLM's shape (6 layers, 384 wide; weights do not change the time),
+in float32 on the CPU or bfloat16 on a GPU, and their scores are compared before anything is timed. The usual loop gets the
+tokenizer's own pair call and the better of two paddings; fixed padding to max_length, which is common too, is a row of its own.
+Lengths are log-normal like those of real answers (median 60 words, a tenth of them over 200), or those of your own pairs.
+
+Settings: rounds=3, texts=200, layers=6, batch=32, pairs=FILE (JSONL with prompt and chosen).
+"""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qwen_align.bench import Row, interleaved
+from qwen_align.errors import ConfigError
+from qwen_align.reward import text_of
+from qwen_align.reward.encode import flatten
+from qwen_align.reward.model import RewardModel, save
+from qwen_align.reward.network import fresh
+
+MAX_LENGTH = 512
+
+
+def made(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Prompts and answers of made-up words with the lengths of real ones."""
+    rng = random.Random(seed)
+    words = [f"w{i}" for i in range(5000)]
+
+    def text(median: float, spread: float) -> str:
+        return " ".join(rng.choices(words, k=max(1, min(600, round(median * rng.lognormvariate(0, spread))))))
+
+    return [(text(15, 0.8), text(60, 1.0)) for _ in range(count)]
+
+
+def read(path: str, count: int) -> list[tuple[str, str]]:
+    """Prompts and chosen answers of a file of pairs."""
+    if not Path(path).is_file():
+        raise ConfigError(f"pairs={path}: no such file")
+    with Path(path).open(encoding="utf-8") as file:
+        rows = [json.loads(line) for _, line in zip(range(count), file, strict=False)]
+    return [(flatten(row["prompt"]), text_of(row["chosen"])) for row in rows]
+
+
+def scorer(texts: list[tuple[str, str]], layers: int, folder: Path) -> RewardModel:
+    """A reward model of MiniLM's shape with random weights, loaded from a folder as any other."""
+    shape = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 12, "num_hidden_layers": layers}
+    torch.manual_seed(0)
+    network, tokenizer = fresh({"model_type": "bert", **shape}, "pair", None, [side for pair in texts for side in pair])
+    network.save_pretrained(str(folder / "model"))
+    tokenizer.save_pretrained(folder / "model")
+    save(RewardModel(base="random", max_length=MAX_LENGTH), folder / "model")
+    return RewardModel.from_run(folder)
+
+
+def usual(model: RewardModel, texts: list[tuple[str, str]], batch: int, padding: Any) -> list[float]:
+    """The loop that reward-model cards and tutorials show."""
+    loaded, found = model._ready(), list[float]()
+    with torch.no_grad():
+        for i in range(0, len(texts), batch):
+            prompts, answers = zip(*texts[i : i + batch], strict=True)
+            inputs = loaded.pairs.tokenizer(
+                list(prompts), list(answers), padding=padding, truncation=True, max_length=MAX_LENGTH,
+                return_tensors="pt", return_token_type_ids=True,
+            )  # fmt: skip
+            found += loaded.network(**inputs.to(loaded.network.device)).logits[:, 0].float().tolist()
+    return found
+
+
+def _same(ours: list[float], theirs: list[float], cut: list[bool]) -> float:
+    """The largest difference on texts that nobody truncates (the usual way truncates whatever is longest)."""
+    return max(abs(a - b) for a, b, over in zip(ours, theirs, cut, strict=True) if not over)
+
+
+def run(settings: dict[str, str]) -> list[Row]:
+    """Texts scored a second."""
+    import tempfile
+
+    rounds, count, layers, batch = (
+        int(settings.pop(key, default))
+        for key, default in (("rounds", 3), ("texts", 200), ("layers", 6), ("batch", 32))
+    )
+    path = settings.pop("pairs", None)
+    if settings:
+        raise ConfigError(
+            f"{next(iter(settings))}: no such setting; this suite has rounds, texts, layers, batch and pairs"
+        )
+    texts = read(path, count) if path else made(count)
+    with tempfile.TemporaryDirectory() as folder:
+        model = scorer(texts, layers, Path(folder))
+        model._ready()
+    prompts, answers = [list(side) for side in zip(*texts, strict=True)]
+
+    def ours() -> float:
+        model.score(prompts, answers)
+        return len(texts)
+
+    def theirs(padding: Any) -> Callable[[], float]:
+        return lambda: float(len(usual(model, texts, batch, padding)))
+
+    values = [value or 0.0 for value in model.score(prompts, answers)]
+    encoded = model._ready().pairs.encode(prompts, answers)
+    differ = _same(values, usual(model, texts, batch, True), [row.truncated for row in encoded])
+    lengths = sorted(len(row.ids) for row in encoded)
+    told = f"tokens: median {lengths[len(lengths) // 2]}, mean {sum(lengths) / len(lengths):.0f}, {lengths[-1]} at most"
+    note = f"{len(texts)} texts; {told}; scores differ by {differ:.0e} at most"
+    name = f"scoring, batches of {batch} padded to "
+    return [
+        interleaved(name + "their longest", "texts", ours, theirs(True), rounds, note),
+        interleaved(name + f"{MAX_LENGTH} tokens", "texts", ours, theirs("max_length"), max(rounds // 3, 1), note),
+    ]

@@ -1,0 +1,227 @@
+"""Short instructions made from a seed, with constraints that can be checked exactly: instruction following without a download.
+
+"List exactly 4 animals. Include dog. End with cow. Use no word twice." It stands in for SmolTalk and UltraFeedback, and it
+alone tells the truth about a reward model: `judge` is the true score, a reward model's is an estimate of it. As in real data,
+a share of the demonstrations leaves part of the instruction undone, and a share of the preference labels is wrong. An answer
+is a list of common words. Whether an instruction is held out is decided by the checksum of its constraints, so no instruction
+of the evaluation view is ever trained on, whatever the sizes. Left out: sentences that mean something.
+"""
+
+import json
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from qwen_align.errors import ConfigError
+from qwen_align.verifier.constraints import Constraint, followed, share, verify
+from qwen_align.verifier.verdict import Verdict
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TOPICS = {
+    "animals": "dog cat horse bird fish cow lion bear", "colors": "red blue green white black brown pink gray",
+    "foods": "bread rice apple soup cheese cake egg corn", "clothes": "hat coat shirt shoe belt dress glove scarf",
+    "drinks": "tea coffee milk water juice beer wine soda", "tools": "hammer saw drill knife rope nail brush axe",
+}  # fmt: skip
+WORDS = [word for words in TOPICS.values() for word in words.split()]
+LONGEST = 6  # words in an answer
+_KINDS = ("include", "leave out", "starts", "ends", "order", "case", "distinct")
+Clause = tuple[str, list[Constraint]]  # a sentence, and what it asks for
+
+
+def _opening(topic: str, rng: random.Random) -> Clause:
+    number = rng.randint(2, LONGEST - 1)
+    wording = rng.choice(("exactly", "at least", "at most"))
+    bounds = {"least": number} if wording == "at least" else {"most": number}
+    if wording == "exactly":
+        bounds = {"least": number, "most": number}
+    asked: list[Constraint] = [{"kind": "words"} | bounds, {"kind": "only", "of": TOPICS[topic].split()}]
+    return f"List {wording} {number} {topic}.", asked
+
+
+def _clause(kind: str, topic: str, rng: random.Random) -> Clause:
+    one, other = rng.sample(TOPICS[topic].split(), 2)
+    match kind:
+        case "include":
+            return f"Include {one}.", [{"kind": "count", "of": [one], "least": 1}]
+        case "leave out":
+            return f"Leave out {one}.", [{"kind": "count", "of": [one], "most": 0}]
+        case "starts":
+            return f"Start with {one}.", [{"kind": "starts", "with": one}]
+        case "ends":
+            return f"End with {one}.", [{"kind": "ends", "with": one}]
+        case "order":
+            return f"Put {one} before {other}.", [{"kind": "order", "first": one, "then": other}]
+        case "case":
+            return "Use capital letters.", [{"kind": "case", "letters": "upper"}]
+        case _:
+            return "Use no word twice.", [{"kind": "distinct"}]
+
+
+def instruction(rng: random.Random, count: tuple[int, int]) -> list[Clause]:
+    """A number of words of one topic, and other clauses in a random order, so many in all; they may contradict each other."""
+    topic = rng.choice(list(TOPICS))
+    kinds = rng.sample(_KINDS, rng.randint(*count) - 1)
+    return [_opening(topic, rng), *(_clause(kind, topic, rng) for kind in kinds)]
+
+
+def _draft(constraints: Sequence[Constraint], rng: random.Random) -> str:
+    """An answer that tends to follow the constraints."""
+    by_kind = {c["kind"]: c for c in constraints if c["kind"] != "count"}
+    counts = [c for c in constraints if c["kind"] == "count"]
+    length = by_kind.get("words", {})
+    number = rng.randint(length.get("least", 1), length.get("most", LONGEST))
+    free = by_kind["only"]["of"] if "only" in by_kind else WORDS
+    words = rng.sample(free, number) if "distinct" in by_kind else rng.choices(free, k=number)
+    for c in counts:
+        if "least" in c:
+            words[rng.randrange(number)] = c["of"][0]
+    if "order" in by_kind and number > 1:
+        first, then = sorted(rng.sample(range(number), 2))
+        words[first], words[then] = by_kind["order"]["first"], by_kind["order"]["then"]
+    words[0] = by_kind.get("starts", {}).get("with", words[0])
+    words[-1] = by_kind.get("ends", {}).get("with", words[-1])
+    text = " ".join(words)
+    return text.upper() if "case" in by_kind else text
+
+
+def answer(constraints: Sequence[Constraint], rng: random.Random, tries: int = 12) -> str | None:
+    """An answer that follows all constraints; None where so many drafts do not, as with a contradiction."""
+    drafts = (_draft(constraints, rng) for _ in range(tries))
+    return next((text for text in drafts if followed(text, constraints) == 1.0), None)
+
+
+def careless_answer(constraints: Sequence[Constraint], rng: random.Random) -> str:
+    """An answer whose author overlooked at least one constraint, each with a chance of a half."""
+    while True:
+        heeded = [c for c in constraints if rng.random() < 0.5]
+        text = (answer(heeded, rng) if heeded else None) or _draft(heeded, rng)
+        if followed(text, constraints) < 1.0:
+            return text
+
+
+def is_held_out(constraints: str, portion: float) -> bool:
+    """Whether an instruction belongs to the evaluation view; the order of its constraints does not matter."""
+    parts = sorted(json.dumps(constraint) for constraint in json.loads(constraints))
+    return zlib.crc32("".join(parts).encode()) % 10_000 < portion * 10_000
+
+
+class Constraints:
+    """Instructions, imperfect demonstrations, noisy preferences, an exact judge and a held-out evaluation view.
+
+    Args:
+        problems: distinct instructions in demonstrations and prompts.
+        pairs: how many of them have a preference pair, the first ones.
+        evaluation_problems: distinct instructions in the evaluation view.
+        sentences: fewest and most in an instruction; the first has two constraints, the others one each.
+        careless: share of demonstrations that leave at least one constraint unfollowed.
+        label_noise: share of preference pairs whose chosen answer follows fewer constraints than the rejected one.
+        margin: add a column margin, by how much chosen is said to be better.
+        held_out: share of instructions kept for the evaluation view.
+        seed: of the instructions, not of the training.
+    """
+
+    def __init__(
+        self, problems: int, pairs: int, evaluation_problems: int, sentences: Sequence[int], careless: float,
+        label_noise: float, margin: bool, held_out: float, seed: int,
+    ) -> None:  # fmt: skip
+        self.problems, self.pairs, self.evaluation_problems = problems, pairs, evaluation_problems
+        self.careless, self.label_noise, self.margin = careless, label_noise, margin
+        self.held_out, self.seed = held_out, seed
+        for key in ("problems", "pairs", "evaluation_problems"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"data.{key}={getattr(self, key)}: expected a whole number from 1 on")
+        if pairs > problems:
+            raise ConfigError(f"data.pairs={pairs}: expected at most data.problems={problems}, one pair an instruction")
+        bounds = list(sentences)
+        whole = len(bounds) == 2 and all(type(n) is int for n in bounds)
+        if not whole or not 1 <= bounds[0] <= bounds[1] <= len(_KINDS) + 1:
+            raise ConfigError(
+                f"data.sentences={bounds}: expected two whole numbers, the smaller first, from 1 to {len(_KINDS) + 1}"
+            )
+        self.sentences = (bounds[0], bounds[1])
+        for key, top in (("careless", 1.0), ("label_noise", 0.5)):
+            if not 0 <= getattr(self, key) <= top:
+                raise ConfigError(f"data.{key}={getattr(self, key)}: expected a share from 0 to {top:g}")
+        if not 0 < held_out < 1:
+            raise ConfigError(f"data.held_out={held_out}: a share between 0 and 1, for example 0.15")
+
+    def _instructions(self, wanted: int, held_out: bool) -> Iterator[tuple[dict[str, Any], list[Constraint], str]]:
+        """Rows with prompt and constraints, the constraints themselves, and an answer that follows all of them."""
+        rng = random.Random(f"{self.seed} {'evaluation' if held_out else 'train'}")
+        seen: set[str] = set()
+        misses = 0
+        while len(seen) < wanted:
+            clauses = instruction(rng, self.sentences)
+            asked = " ".join(sorted(sentence for sentence, _ in clauses))
+            constraints = [constraint for _, asked_for in clauses for constraint in asked_for]
+            prompt = [{"role": "user", "content": " ".join(sentence for sentence, _ in clauses)}]
+            text = json.dumps(constraints)
+            misses += 1
+            if misses > 20_000:
+                key = "evaluation_problems" if held_out else "problems"
+                raise ConfigError(
+                    f"data.{key}={wanted}: only about {len(seen)} distinct instructions were found with "
+                    f"data.sentences={list(self.sentences)}; ask for fewer or widen them"
+                )
+            if asked in seen or is_held_out(text, self.held_out) != held_out:
+                continue
+            if good := answer(constraints, rng):
+                seen.add(asked)
+                misses = 0
+                yield {"prompt": prompt, "constraints": text}, constraints, good
+
+    def demonstrations(self) -> "Dataset":
+        """prompt, completion, constraints."""
+        from datasets import Dataset
+
+        rng = random.Random(f"{self.seed} demonstrations")
+        rows = []
+        for row, constraints, good in self._instructions(self.problems, held_out=False):
+            text = careless_answer(constraints, rng) if rng.random() < self.careless else good
+            rows.append(row | {"completion": [{"role": "assistant", "content": text}]})
+        return Dataset.from_list(rows)
+
+    def preferences(self) -> "Dataset":
+        """prompt, chosen, rejected, constraints, chosen_score, rejected_score (true ones) and, if wanted, margin."""
+        from datasets import Dataset
+
+        rng = random.Random(f"{self.seed} preferences")
+        rows = []
+        for row, constraints, good in self._instructions(self.pairs, held_out=False):
+            scored: list[tuple[float, str]] = []
+            while len({score for score, _ in scored}) < 2:
+                other = careless_answer(constraints, rng) if rng.random() < self.careless else good
+                texts = (careless_answer(constraints, rng), other)
+                scored = sorted(((followed(text, constraints), text) for text in texts), reverse=True)
+            if rng.random() < self.label_noise:
+                scored.reverse()
+            (chosen_score, chosen), (rejected_score, rejected) = scored
+            row |= {
+                "chosen": [{"role": "assistant", "content": chosen}], "chosen_score": chosen_score,
+                "rejected": [{"role": "assistant", "content": rejected}], "rejected_score": rejected_score,
+            }  # fmt: skip
+            rows.append(row | ({"margin": abs(chosen_score - rejected_score)} if self.margin else {}))
+        return Dataset.from_list(rows)
+
+    def prompts(self) -> "Dataset":
+        """prompt, constraints of training instructions."""
+        from datasets import Dataset
+
+        return Dataset.from_list([row for row, _, _ in self._instructions(self.problems, held_out=False)])
+
+    def evaluation(self) -> "Dataset":
+        """prompt, constraints of held-out instructions."""
+        from datasets import Dataset
+
+        return Dataset.from_list([row for row, _, _ in self._instructions(self.evaluation_problems, held_out=True)])
+
+    def judge(self, completion: str | None, row: dict[str, Any]) -> float:
+        """The true score of one completion: the share of the row's constraints that it follows."""
+        return share(completion, row["constraints"])
+
+    def verify(self, completion: str | None, row: dict[str, Any]) -> Verdict:
+        """correct where a completion follows every constraint of the row."""
+        return verify(completion, row["constraints"])

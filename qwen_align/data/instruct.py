@@ -1,0 +1,117 @@
+"""Instruction following as in the study (arXiv 2506.21560): SmolTalk's demonstrations and UltraFeedback's preferences.
+
+HuggingFaceTB/smoltalk (column messages; arXiv 2502.02737) and HuggingFaceH4/ultrafeedback_binarized (chosen and rejected as
+whole conversations, rated by GPT-4; arXiv 2310.16944), from the Hub or local folders of that shape. The evaluation view is the
+test split of the preferences; a training row that asks one of its prompts is left out, like ties and empty answers, and all of
+them are counted aloud. Nobody can say exactly whether an answer follows its prompt, so there is no `verify`. Left out: training
+on the earlier answers of a conversation; only the last one is the completion.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen_align.data.conversation import BadRow, answered, mark, messages, pair, usable
+from qwen_align.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_DEMONSTRATIONS, _PREFERENCES = "data.demonstrations_name", "data.preferences_name"
+_NAMES = ("prompt", "chosen", "rejected")
+
+
+class Instruct:
+    """Demonstrations, preferences, and the prompts of the preferences for training and, held out, for evaluation.
+
+    Args:
+        demonstrations_name: Hub name or folder; column messages, system messages and several turns stay.
+        demonstrations_config: the Hub's configuration of it; not read for a folder.
+        preferences_name: Hub name or folder with data/train_prefs-00000-of-00001.parquet and the like for test_prefs.
+        problems: at most so many records in each training view, demonstrations a random sample; null: all.
+        evaluation_problems: likewise in the evaluation view.
+        margin: add a column margin to preferences, how many points chosen is rated above rejected.
+        seed: of the sample.
+    """
+
+    def __init__(
+        self, demonstrations_name: str, demonstrations_config: str, preferences_name: str, problems: int | None,
+        evaluation_problems: int | None, margin: bool, seed: int,
+    ) -> None:  # fmt: skip
+        self.demonstrations_name, self.demonstrations_config = demonstrations_name, demonstrations_config
+        self.preferences_name, self.margin, self.seed = preferences_name, margin, seed
+        self.problems, self.evaluation_problems = problems, evaluation_problems
+        for key in ("problems", "evaluation_problems"):
+            limit = getattr(self, key)
+            if limit is not None and limit < 1:
+                raise ConfigError(f"data.{key}={limit}: expected a whole number from 1 on, or null for all")
+
+    def _pairs(self, split: str, limit: int | None) -> "Dataset":
+        from qwen_align.data import hub
+
+        columns = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected")
+        rows = hub.load(_PREFERENCES, self.preferences_name, split, columns)
+        return rows.select(range(min(limit or len(rows), len(rows)))).select_columns(list(columns))
+
+    def _held_out(self) -> set[str]:
+        """The prompts of the test split, all of them, whatever the evaluation view takes."""
+        return {mark([{"role": "user", "content": prompt}]) for prompt in self._pairs("test_prefs", None)["prompt"]}
+
+    def demonstrations(self) -> "Dataset":
+        """prompt (all turns before the last answer), completion."""
+        from datasets import Dataset
+
+        from qwen_align.data import hub
+
+        folder = Path(self.demonstrations_name).expanduser().is_dir()
+        variant = None if folder else self.demonstrations_config
+        rows = hub.load(_DEMONSTRATIONS, self.demonstrations_name, "train", ("messages",), config=variant)
+        if self.problems is not None and self.problems < len(rows):
+            rows = rows.shuffle(seed=self.seed).select(range(self.problems))
+        held_out = self._held_out()
+
+        def row(record: dict[str, Any]) -> dict[str, Any]:
+            found = answered(record["messages"], "messages")
+            if any(mark([message]) in held_out for message in found["prompt"]):
+                raise BadRow("the evaluation view asks the same")
+            return found
+
+        return Dataset.from_list(usable(f"{_DEMONSTRATIONS}={self.demonstrations_name}", rows, row))
+
+    def preferences(self) -> "Dataset":
+        """prompt, chosen, rejected and, if wanted, margin."""
+        from datasets import Dataset
+
+        held_out = self._held_out()
+
+        def row(record: dict[str, Any]) -> dict[str, Any]:
+            found = pair(None, record["chosen"], record["rejected"], _NAMES)
+            if any(mark([message]) in held_out for message in found["prompt"]):
+                raise BadRow("the evaluation view asks the same")
+            margin = float(record["score_chosen"]) - float(record["score_rejected"])
+            if margin <= 0:
+                raise BadRow("chosen is rated no higher than rejected")
+            return found | ({"margin": margin} if self.margin else {})
+
+        rows = self._pairs("train_prefs", self.problems)
+        return Dataset.from_list(usable(f"{_PREFERENCES}={self.preferences_name}", rows, row))
+
+    def _asked(self, split: str, limit: int | None, seen: set[str]) -> "Dataset":
+        """The prompts of a split, each once and none of those seen."""
+        from datasets import Dataset
+
+        def row(record: dict[str, Any]) -> dict[str, Any]:
+            prompt = messages(record["prompt"], "prompt", "user")
+            if mark(prompt) in seen:
+                raise BadRow("the prompt is there already, or the evaluation view asks the same")
+            seen.add(mark(prompt))
+            return {"prompt": prompt}
+
+        return Dataset.from_list(usable(f"{_PREFERENCES}={self.preferences_name}", self._pairs(split, limit), row))
+
+    def prompts(self) -> "Dataset":
+        """prompt, of training preferences, each once."""
+        return self._asked("train_prefs", self.problems, self._held_out())
+
+    def evaluation(self) -> "Dataset":
+        """prompt, of the test preferences, each once."""
+        return self._asked("test_prefs", self.evaluation_problems, set())

@@ -1,0 +1,168 @@
+"""Where a stage runs: the device, how many processes, who starts them, and the DeepSpeed configuration.
+
+ZeRO (arXiv 1910.02054) splits the optimizer's state (1), the gradients (2) and the weights (3) over the processes; without it
+each process holds everything and only gradients are averaged (DDP). One launcher serves both on one machine and on several:
+`deepspeed`. Under Slurm it is `srun`. Only training is spread: a stage that samples runs in one process. Where a reward model
+scores is `reward.device`. Left out: FSDP, pipeline and tensor parallelism, which models of this size don't need.
+"""
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qwen_align import groups
+from qwen_align.errors import ConfigError
+
+
+def gpus() -> list[str]:
+    """The NVIDIA devices that are there and visible, by the names that CUDA_VISIBLE_DEVICES takes, without importing torch."""
+    there = [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or not there:
+        return there
+    return [name for name in visible.split(",") if name not in ("", "-1")]
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA device is there and visible."""
+    return bool(gpus())
+
+
+def find(name: str) -> Path:
+    """A file as the user names it, or beside conf/, where launch/ lies."""
+    own = Path(name).expanduser()
+    return own.resolve() if own.is_file() else groups.CONF.parent / name
+
+
+def slots(hostfile: Path) -> int:
+    """How many processes a hostfile has room for; a line is `HOST slots=N`, # begins a comment.
+
+    Raises:
+        ConfigError: a line that is neither.
+    """
+    total = 0
+    for line in hostfile.read_text(encoding="utf-8").splitlines():
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        count = words[-1].removeprefix("slots=")
+        if len(words) != 2 or not count.isdigit() or count == words[-1]:
+            raise ConfigError(f"hardware.hostfile={hostfile}: the line {line!r} is not like `node-1 slots=8`")
+        total += int(count)
+    return total
+
+
+@dataclass
+class Hardware:
+    """Where a stage runs."""
+
+    device: str = "auto"
+    processes: int = 1
+    precision: str = "auto"
+    threads: int | None = None
+    deepspeed: str | None = None
+    launcher: str = "deepspeed"
+    hostfile: str | None = None
+
+    def __post_init__(self) -> None:
+        for key, value, allowed in (
+            ("device", self.device, ("auto", "cpu", "gpu")),
+            ("precision", self.precision, ("auto", "fp32", "bf16", "fp16")),
+            ("launcher", self.launcher, ("deepspeed", "srun")),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"hardware.{key}={value}: expected one of {', '.join(allowed)}")
+        if self.processes < 1:
+            raise ConfigError(f"hardware.processes={self.processes}: expected a whole number from 1 on")
+        self._check_devices()
+        self._check_launcher()
+        if self.deepspeed is not None:
+            self._check_deepspeed()
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device == "gpu" or (self.device == "auto" and has_gpu())
+
+    @property
+    def distributed(self) -> bool:
+        """Whether a launcher starts the processes; DeepSpeed wants one even for a single process."""
+        return self.processes > 1 or self.deepspeed is not None
+
+    @property
+    def local(self) -> bool:
+        """Whether all processes run on this machine."""
+        return self.hostfile is None and self.launcher == "deepspeed"
+
+    @property
+    def zero_stage(self) -> int | None:
+        return self.configuration()["zero_optimization"]["stage"] if self.deepspeed else None
+
+    def alone(self) -> "Hardware":
+        """The same device for a stage that is not spread."""
+        return replace(self, processes=1, deepspeed=None, launcher="deepspeed", hostfile=None)
+
+    def configuration(self) -> Any:
+        """DeepSpeed's configuration, as TRL takes it; None for plain DDP."""
+        return json.loads(find(self.deepspeed).read_text(encoding="utf-8")) if self.deepspeed else None
+
+    def _check_devices(self) -> None:
+        if self.device == "gpu" and self.local and not has_gpu():
+            raise ConfigError(
+                "hardware.device=gpu: no NVIDIA device is visible here; hardware=cpu or hardware=auto works"
+            )
+        if self.on_gpu and self.local and self.processes > len(gpus()):
+            raise ConfigError(
+                f"hardware.processes={self.processes}: each needs a GPU of its own and {len(gpus())} are visible here; "
+                f"expected at most {len(gpus())}"
+            )
+
+    def _check_launcher(self) -> None:
+        if self.launcher == "srun":
+            if missing := [name for name in ("SLURM_JOB_ID", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+                raise ConfigError(
+                    f"hardware.launcher=srun: {missing[0]} is not set, so this is no job of launch/slurm.sbatch; "
+                    "expected `sbatch launch/slurm.sbatch WORDS`"
+                )
+            if (tasks := os.environ.get("SLURM_NTASKS", str(self.processes))) != str(self.processes):
+                raise ConfigError(
+                    f"hardware.processes={self.processes}: the Slurm job has {tasks} tasks; expected {tasks}"
+                )
+        if self.hostfile is None:
+            return
+        if not (path := find(self.hostfile)).is_file():
+            raise ConfigError(
+                f"hardware.hostfile={self.hostfile}: no such file; launch/hostfile.example shows what goes in"
+            )
+        if self.launcher == "srun":
+            raise ConfigError(f"hardware.hostfile={self.hostfile}: Slurm places the processes itself; expected null")
+        if (room := slots(path)) != self.processes:
+            raise ConfigError(f"hardware.processes={self.processes}: {self.hostfile} has {room} slots; expected {room}")
+
+    def _check_deepspeed(self) -> None:
+        if not find(str(self.deepspeed)).is_file():
+            raise ConfigError(
+                f"hardware.deepspeed={self.deepspeed}: no such file; launch/zero2.json is one of those that are there"
+            )
+        try:
+            zero = self.configuration()["zero_optimization"]
+            stage = zero["stage"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"hardware.deepspeed={self.deepspeed}: not JSON with zero_optimization.stage ({error}); launch/zero2.json is"
+            ) from error
+        if stage not in (0, 1, 2, 3):
+            raise ConfigError(
+                f"hardware.deepspeed={self.deepspeed}: zero_optimization.stage is {stage}; expected 1, 2 or 3"
+            )
+        compiles = not self.on_gpu or any("offload" in key for key in zero)
+        places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+        for tool in (os.environ.get("CXX", "c++"), "ninja") if compiles else ():
+            if shutil.which(tool, path=places) is None:
+                raise ConfigError(
+                    f"hardware.deepspeed={self.deepspeed}: DeepSpeed compiles a part of itself here and {tool} is missing; "
+                    "expected g++ and ninja (apt install g++ ninja-build), or hardware=cpu_ddp, which compiles nothing"
+                )

@@ -1,0 +1,275 @@
+"""Reward models from pairs: Bradley-Terry (arXiv 2203.02155, section 3.5) on TRL's RewardTrainer, full or LoRA.
+
+TRL's trainer gets token ids that our own encode() made, the one that scores later: given text it would drop over-long pairs,
+glue prompt to answer, and fail on tokenizers without an eos. Held-out pairs are chosen by a hash of their first question, so
+pairs that share a prompt stay on one side. The accuracy on them stands beside that of "the longer one is chosen", which a
+reward model has to beat to be worth anything, and it is measured on the saved folder, as anybody else will load it.
+
+Beside TRL's own center_rewards_coefficient (arXiv 2312.09244): label smoothing for labels that are wrong at a known rate, a
+margin column (arXiv 2307.09288, section 3.2.2), and centring after training. Left out: ties, decoders as reward models.
+"""
+
+import math
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, cast
+
+import torch
+from datasets import Dataset
+from hydra.utils import instantiate
+from peft import LoraConfig, PeftModel, TaskType
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import RewardTrainer
+
+from qwen_align import run_folder
+from qwen_align.errors import ConfigError
+from qwen_align.method.fit import arguments, fit
+from qwen_align.metric import interval
+from qwen_align.reward import model as reward_model
+from qwen_align.reward import text_of
+from qwen_align.reward.encode import Encoded, PairEncoder, flatten
+from qwen_align.reward.model import RewardModel
+from qwen_align.reward.network import fresh, pair_encoder, saved_tokenizer
+
+_ELSEWHERE = {  # fields of RewardConfig that would quietly do something else here
+    "max_length": "reward.max_length", "label_smoothing_factor": "method.label_smoothing", "model_init_kwargs": "reward.base",
+    "chat_template_path": "nothing: prompts are flattened", "eos_token": "nothing: the frame is the tokenizer's own",
+    "pad_token": "nothing: it is the tokenizer's own", "remove_unused_columns": "nothing: the columns are ours",
+}  # fmt: skip
+_CENTRED_ON = 1000  # training pairs that the mean score is taken of, at most
+
+
+class BradleyTerryTrainer(RewardTrainer):
+    """RewardTrainer with label smoothing: with probability e a pair is the other way round."""
+
+    label_smoothing = 0.0
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """(1 - e) * softplus(-d) + e * softplus(d) is softplus(-d) + e * d, d the difference less the margin."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self.label_smoothing:
+            chosen, rejected = outputs.logits.squeeze(-1).chunk(2)
+            loss = loss + self.label_smoothing * (chosen - rejected - inputs.get("margin", 0.0)).mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+def question(prompt: Any) -> str:
+    """What two pairs share if they share a prompt: the words of the first user message."""
+    first = prompt if isinstance(prompt, str) else next((m["content"] for m in prompt if m["role"] == "user"), "")
+    return " ".join(re.findall(r"\w+", first.casefold())) or flatten(prompt)
+
+
+def split(rows: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
+    """(training pairs, held-out pairs): a share below 1 or a number of pairs, whole questions at a time, chosen by hash.
+
+    Raises:
+        ConfigError: a number that leaves nothing on one side.
+    """
+    wanted = round(held_out * len(rows)) if held_out < 1 else int(held_out)
+    by_question: dict[str, list[int]] = {}
+    for i, prompt in enumerate(rows["prompt"]):
+        by_question.setdefault(question(prompt), []).append(i)
+    held: list[int] = []
+    for key in sorted(by_question, key=lambda key: (zlib.crc32(key.encode()), key)):
+        if len(held) >= wanted:
+            break
+        held += by_question[key]
+    if wanted < 1 or not 0 < len(held) < len(rows):
+        raise ConfigError(
+            f"method.held_out={held_out}: {len(held)} of {len(rows)} pairs ({len(by_question)} questions) would be held out; "
+            "expected a share such as 0.1 or a number of pairs that leaves some on both sides"
+        )
+    rest = sorted(set(range(len(rows))) - set(held))
+    return rows.select(rest), rows.select(sorted(held))
+
+
+def margins(rows: Dataset, column: str | None) -> list[float] | None:
+    """By how much each chosen answer should win; None where the pairs have no such column."""
+    if column is None or column not in rows.column_names:
+        return None
+    for number, value in enumerate(rows[column], 1):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ConfigError(
+                f"method.margin={column}: pair {number} has {value!r}; expected a number in every pair, or null"
+            )
+    return [float(value) for value in rows[column]]
+
+
+def tokenise(rows: Dataset, pairs: PairEncoder, margin: str | None, label: str) -> tuple[Dataset, dict[str, int]]:
+    """The columns that the trainer reads, and how many pairs are over-long, or the same once they are cut."""
+    sides: dict[str, list[Encoded]] = {
+        side: pairs.encode(rows["prompt"], [text_of(answer) for answer in rows[side]])
+        for side in ("chosen", "rejected")
+    }
+    columns: dict[str, Any] = {}
+    for side, encoded in sides.items():
+        columns[f"{side}_ids"] = [row.ids for row in encoded]
+        columns[f"{side}_split"] = [row.split for row in encoded]
+    if (wanted := margins(rows, margin)) is not None:
+        columns["margin"] = wanted
+    both = list(zip(*sides.values(), strict=True))
+    counts = {
+        "pairs": len(both),
+        "truncated": sum(chosen.truncated or rejected.truncated for chosen, rejected in both),
+        "same_tokens": sum(chosen.ids == rejected.ids for chosen, rejected in both),
+    }
+    if counts["truncated"] or counts["same_tokens"]:
+        print(
+            f"{counts['truncated']} of {len(both)} {label} pairs are longer than max_length={pairs.max_length} and are "
+            f"truncated; in {counts['same_tokens']} both answers read the same, so nothing can be learned from them",
+            flush=True,
+        )
+    return Dataset.from_dict(columns), counts
+
+
+def collate(pairs: PairEncoder, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """A batch as RewardTrainer takes it: the chosen answers, then the rejected ones."""
+    rows = [Encoded(e[f"{side}_ids"], e[f"{side}_split"], False) for side in ("chosen", "rejected") for e in examples]
+    batch = pairs.collate(rows)
+    if "margin" in examples[0]:
+        batch["margin"] = torch.tensor([example["margin"] for example in examples], dtype=torch.float)
+    return batch
+
+
+def adapter_for(adapter: LoraConfig | None, network: PreTrainedModel) -> LoraConfig | None:
+    """The adapter for a network with a score: the layers after the encoder start at random, so they are trained whole."""
+    if adapter is None:
+        return None
+    heads = [name for name, child in network.named_children() if name != network.base_model_prefix]
+    trained = [name for name in heads if any(True for _ in network.get_submodule(name).parameters())]
+    adapter.task_type = TaskType.SEQ_CLS
+    adapter.modules_to_save = sorted({*(adapter.modules_to_save or []), *trained})
+    if adapter.target_modules == "all-linear":
+        layers = [n for n, m in network.base_model.named_modules() if isinstance(m, torch.nn.Linear)]
+        adapter.target_modules = sorted({f"{network.base_model_prefix}.{name}" for name in layers})
+    return adapter
+
+
+def save(
+    model: RewardModel, network: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path,
+    probes: Sequence[list[dict[str, str]]] = (),
+) -> None:  # fmt: skip
+    """Save a plain model folder with the settings of scoring beside it; an adapter is merged in and also kept in adapter/.
+
+    Raises:
+        RuntimeError: the saved tokenizer reads the probes, conversations that end with an answer, in another way.
+    """
+    if isinstance(network, PeftModel):
+        network.save_pretrained(str(folder.with_name("adapter")))
+        network = cast(PreTrainedModel, network.merge_and_unload())
+    network.save_pretrained(str(folder))
+    tokenizer.save_pretrained(folder)
+    reward_model.save(model, folder)
+    prompts, answers = [probe[:-1] for probe in probes], [text_of(probe) for probe in probes]
+    readers = tokenizer, saved_tokenizer(str(folder))
+    here, there = (pair_encoder(network, reader, model.architecture, model.max_length) for reader in readers)
+    if (here.typed, here.encode(prompts, answers)) != (there.typed, there.encode(prompts, answers)):
+        raise RuntimeError(
+            f"the tokenizer saved in {folder} reads pairs otherwise than in training: scores would be wrong"
+        )
+
+
+def build(node: dict[str, Any]) -> RewardModel:
+    """The reward model that is to be trained.
+
+    Raises:
+        ConfigError: a reward that isn't one, or is trained already.
+    """
+    model = instantiate(node, _convert_="object") if "_target_" in node else None
+    if not isinstance(model, RewardModel):
+        raise ConfigError(
+            "reward: method=reward trains one reward model; expected reward=deberta, distilbert or minilm"
+        )
+    if model.base is None or model.folder is not None:
+        raise ConfigError(
+            f"reward.folder={model.folder}: {model.name} is trained already; expected reward.folder=null and a reward.base"
+        )
+    return model
+
+
+def check_args(method: dict[str, Any]) -> None:
+    """Raise ConfigError for settings that would quietly do something else."""
+    for name, home in _ELSEWHERE.items():
+        if method["args"].get(name) is not None:
+            raise ConfigError(f"method.args.{name}={method['args'][name]}: set {home} instead")
+    if not 0 <= method["label_smoothing"] < 0.5:
+        raise ConfigError(
+            f"method.label_smoothing={method['label_smoothing']}: expected the share of wrong labels, 0 to 0.5"
+        )
+
+
+def trainer_of(config: dict[str, Any], folder: Path, model: RewardModel, rows: tuple[Dataset, Dataset]) -> Any:
+    """The trainer on (training pairs, held-out pairs), and what encoding said about each."""
+    method = config["method"]
+    texts = (
+        text for row in rows[0] for text in (flatten(row["prompt"]), text_of(row["chosen"]), text_of(row["rejected"]))
+    )
+    network, tokenizer = fresh(model.base or "", model.architecture, model.revision, texts)
+    pairs = pair_encoder(network, tokenizer, model.architecture, model.max_length)
+    train_rows, train_counts = tokenise(rows[0], pairs, method["margin"], "training")
+    held_rows, held_counts = tokenise(rows[1], pairs, method["margin"], "held-out")
+    trainer = BradleyTerryTrainer(
+        model=network,
+        args=arguments(config, folder, max_length=None, remove_unused_columns=False),
+        train_dataset=train_rows,
+        eval_dataset=held_rows,
+        processing_class=tokenizer,
+        data_collator=partial(collate, pairs),
+        peft_config=adapter_for(instantiate(config["adapter"], _convert_="object"), network),
+    )
+    trainer.label_smoothing = method["label_smoothing"]
+    return trainer, {"training": train_counts, "held_out": held_counts}
+
+
+def centred(model: RewardModel, rows: Dataset, folder: Path) -> RewardModel:
+    """The trained reward model with the mean score of its training pairs at 0."""
+    some = rows.select(range(min(_CENTRED_ON, len(rows))))
+    values = [v for side in ("chosen", "rejected") for v in _scored(model, some, side)]
+    reward_model.save(model, folder / "model", fmean(values))
+    return RewardModel.from_run(folder, device=model.device, dtype=model.dtype, batch_tokens=model.batch_tokens)
+
+
+def _scored(model: RewardModel, rows: Dataset, side: str) -> list[float]:
+    values = model.score(rows["prompt"], [text_of(answer) for answer in rows[side]])
+    return [cast(float, value) for value in values]
+
+
+def measure(model: RewardModel, rows: Dataset) -> dict[str, Any]:
+    """How often the chosen answer scores higher, beside how often it is the longer one; ties count against both."""
+    scores = [_scored(model, rows, side) for side in ("chosen", "rejected")]
+    gaps = [chosen - rejected for chosen, rejected in zip(*scores, strict=True)]
+    right = [gap > 0 for gap in gaps]
+    longer = [len(text_of(row["chosen"])) > len(text_of(row["rejected"])) for row in rows]
+    return {
+        "n": len(gaps),
+        "pair_accuracy": interval.share(right),
+        "length_baseline": interval.share(longer),
+        "accuracy_minus_length": interval.paired(right, longer),
+        "margin": interval.mean(gaps),
+        "mean_score": fmean([value for side in scores for value in side]),
+    }
+
+
+def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
+    """Train the configured reward model on the preferences view, then measure what was saved on held-out pairs."""
+    method, model = config["method"], build(config["reward"])
+    check_args(method)
+    rows = data.preferences()
+    run_folder.record_view(folder, "preferences", rows)
+    parts = split(rows, method["held_out"])
+    trainer, counts = trainer_of(config, folder, model, parts)
+    keep: Callable[..., None] = partial(save, model)
+    probes = [row["prompt"] + row["chosen"] for row in rows.select(range(min(32, len(rows))))]
+    metrics = fit(trainer, folder, probes, keep)
+    trained = RewardModel.from_run(folder, device=model.device, dtype=model.dtype, batch_tokens=model.batch_tokens)
+    if method["center_scores"]:
+        trained = centred(trained, parts[0], folder)
+    measured = measure(trained, parts[1]) | {"truncated": counts["held_out"]["truncated"]}
+    named = {"name": "pair_accuracy", "n": measured["n"], **measured["pair_accuracy"]}
+    return {"train": metrics | {"pairs": counts["training"]}, "pairs": measured, "headline": named}

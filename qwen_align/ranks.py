@@ -1,0 +1,92 @@
+"""The processes of one stage: which one this is, what each says of its life, and which one the others fell with.
+
+Rank 0 alone writes the run folder. Beside it each process keeps `.rankN.json`: its process id, so that it can be asked to stop
+past its launcher, and how it ended. A launcher only knows an exit code, and the survivors of a failure fail too.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # as launchers say it
+_LOST_PEER = ("gloo/", "NCCL", "DistBackendError", "DistNetworkError", "DistStoreError", "TCPStore")
+
+
+def place() -> tuple[int, int]:
+    """(rank, processes) of this process, (0, 1) if no launcher of ours started it; Slurm's words are put into torch's."""
+    launcher = os.environ.get("QWEN_ALIGN_LAUNCHER")
+    if not launcher:
+        return 0, 1
+    if launcher == "srun":
+        for name, slurms in (("RANK", "SLURM_PROCID"), ("LOCAL_RANK", "SLURM_LOCALID"), ("WORLD_SIZE", "SLURM_NTASKS")):
+            os.environ[name] = os.environ[slurms]
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def leave() -> None:
+    """Forget the other processes: whatever looks at the environment from here on finds one."""
+    for name in (*PLACE[:4], "QWEN_ALIGN_LAUNCHER", "ACCELERATE_USE_DEEPSPEED"):
+        os.environ.pop(name, None)
+
+
+@contextmanager
+def unsharded() -> Iterator[None]:
+    """Load a model whole: beside a trainer under ZeRO-3, from_pretrained would split any other model over the processes too."""
+    from transformers.integrations import deepspeed
+
+    before = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = before
+
+
+def say(folder: Path, rank: int, **more: Any) -> None:
+    """Write this process's word; `ended` means that it came to an end of its own."""
+    path = folder / f".rank{rank}.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), **more}), encoding="utf-8")
+    temporary.replace(path)
+
+
+def ended(folder: Path, rank: int, error: str | None, code: int) -> None:
+    """Write this process's last word."""
+    say(folder, rank, ended=time.time(), error=error, code=code)
+
+
+def words(folder: Path) -> dict[int, dict[str, Any]]:
+    """rank -> its word, of those that began."""
+    found = folder.glob(".rank*.json")
+    return {int(p.stem.removeprefix(".rank")): json.loads(p.read_text(encoding="utf-8")) for p in found}
+
+
+def forget(folder: Path) -> None:
+    """Remove the words of an earlier launch."""
+    for path in folder.glob(".rank*.json"):
+        path.unlink()
+
+
+def first_failure(words: dict[int, dict[str, Any]], processes: int) -> tuple[int, str, int] | None:
+    """(rank, what it said, its exit code) of the process that the others fell with; None if no process began.
+
+    An error of its own beats silence, and silence (a kill, the memory limit) beats a complaint that another one is gone.
+    """
+    failed = [rank for _, rank in sorted((word["ended"], rank) for rank, word in words.items() if word.get("error"))]
+    own = [rank for rank in failed if not any(sign in words[rank]["error"] for sign in _LOST_PEER)]
+    silent = [rank for rank in range(processes) if not words.get(rank, {}).get("ended")]
+    if own:
+        first = 0 if 0 in own and words[0]["error"] == words[own[0]]["error"] else own[0]
+    elif silent and words:
+        said = f", or one of {', '.join(map(str, silent[1:]))} before it" if len(silent) > 1 else ""
+        return silent[0], f"ended without a word{said}: killed from outside, as a memory limit does", 1
+    elif failed:
+        first = failed[0]
+    else:
+        return None
+    return first, words[first]["error"], words[first]["code"]

@@ -1,0 +1,181 @@
+"""Reward models: an encoder with one score as its output, trained on pairs (Bradley-Terry) by method=reward.
+
+The same object names what is to be trained (`base`) and scores what was (`folder`): a run of method=reward, or a public
+sequence classifier such as OpenAssistant/reward-model-deberta-v3-large-v2, which loads as it is. Building one is cheap, so the
+parent can check the settings; weights are loaded at the first score, without touching the random numbers of training.
+
+Scores of a Bradley-Terry model have no zero of their own; `offset` (method.center_scores) gives them the mean of the training
+pairs, which only matters to `clip` and to sums of rewards. What a folder was trained with (architecture, max_length) wins.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qwen_align import run_folder
+from qwen_align.errors import ConfigError, nearest
+from qwen_align.reward import Conversation, clipping, text_of
+from qwen_align.reward.encode import ARCHITECTURES, PairEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SETTINGS = "reward.json"  # beside the weights: architecture, max_length, name, offset
+
+
+class _Loaded(NamedTuple):
+    network: "PreTrainedModel"
+    pairs: PairEncoder
+    offset: float
+
+
+class RewardModel:
+    """A reward model.
+
+    Args:
+        base: what training starts from: a Hub name, a folder, package:NAME, or {model_type: ..., ...} for random weights.
+        architecture: pair (prompt and answer in one sequence) or siamese (apart).
+        max_length: tokens of a sequence; over-long ones are truncated and counted.
+        folder: a finished run of method=reward, a model folder or a Hub name; None: it has to be trained first.
+        name: of its metrics.
+        clip: [low, high] of its scores.
+        device: auto (the GPU if there is one), cpu, cuda or cuda:1.
+        dtype: auto (bfloat16 on a GPU, else float32), float32 or bfloat16.
+        batch_tokens: at most so many are scored at once, padding included.
+    """
+
+    needs = ()
+
+    def __init__(
+        self, base: str | dict[str, Any] | None = None, architecture: str = "pair", revision: str | None = None,
+        max_length: int = 512, folder: str | None = None, name: str = "reward_model", weight: float = 1.0,
+        clip: list[float] | None = None, device: str = "auto", dtype: str = "auto", batch_tokens: int = 16384,
+    ) -> None:  # fmt: skip
+        self.base, self.architecture, self.revision, self.max_length = base, architecture, revision, max_length
+        self.folder, self.name, self.weight, self.clip = folder, name, weight, clip
+        self.device, self.dtype, self.batch_tokens = device, dtype, batch_tokens
+        for key, value, allowed in (
+            ("architecture", architecture, ARCHITECTURES), ("dtype", dtype, ("auto", "float32", "bfloat16")),
+        ):  # fmt: skip
+            if value not in allowed:
+                raise ConfigError(
+                    f"reward.{key}={value}: expected one of {', '.join(allowed)}{nearest(str(value), allowed)}"
+                )
+        if device not in ("auto", "cpu", "cuda") and not str(device).removeprefix("cuda:").isdecimal():
+            raise ConfigError(f"reward.device={device}: expected auto, cpu, cuda or cuda:1")
+        for key, number in (("max_length", max_length), ("batch_tokens", batch_tokens)):
+            if not isinstance(number, int) or number < 16:
+                raise ConfigError(f"reward.{key}={number}: expected a whole number of tokens, 16 or more")
+        if base is None and folder is None:
+            raise ConfigError(f"reward.base=null: {name} has neither a base to be trained from nor a folder to load")
+        if isinstance(base, dict) and not isinstance(base.get("model_type"), str):
+            raise ConfigError("reward.base.model_type: is missing; expected one such as deberta-v2 or distilbert")
+        clipping(clip)
+        self._loaded: _Loaded | None = None
+        self._truncated = 0.0
+
+    @classmethod
+    def from_run(cls, folder: str | Path, **settings: Any) -> "RewardModel":
+        """The trained reward model of a run folder or of its model/, under the name it was trained with."""
+        known = run_folder.read_json(_model_folder(str(folder)) / SETTINGS)
+        if not known:
+            raise ConfigError(f"reward.folder={folder}: holds no {SETTINGS}; expected a finished run of method=reward")
+        trained = {key: known[key] for key in ("architecture", "max_length", "name")}
+        return cls(**(trained | settings), folder=str(folder))
+
+    def score(
+        self, prompts: Sequence[Conversation], completions: Sequence[str], **columns: Sequence[Any]
+    ) -> list[float | None]:
+        """One score a completion; loads the weights when called first.
+
+        Raises:
+            ConfigError: nothing was trained yet, or what `folder` names can't score.
+        """
+        loaded = self._ready()
+        if not completions:
+            return []
+        from qwen_align.reward.network import scores
+
+        rows = loaded.pairs.encode(prompts, [text_of(completion) for completion in completions])
+        self._truncated = sum(row.truncated for row in rows) / len(rows)
+        return [value - loaded.offset for value in scores(loaded.network, loaded.pairs, rows, self.batch_tokens)]
+
+    def metrics(self) -> dict[str, float]:
+        """Of the last call of score: truncated, the share of texts that were longer than max_length."""
+        return {"truncated": self._truncated}
+
+    def _ready(self) -> _Loaded:
+        if self._loaded is None:
+            if self.folder is None:
+                raise ConfigError(
+                    f"reward.folder=null: the reward model {self.name} has to be trained first (method=reward); expected the "
+                    "folder of that run, a model folder or a Hub name"
+                )
+            self._loaded = self._load(self.folder)
+        return self._loaded
+
+    def _load(self, folder: str) -> _Loaded:
+        import torch
+
+        from qwen_align.reward import network
+
+        place = _model_folder(folder)
+        known = run_folder.read_json(place / SETTINGS)
+        trained = {"architecture": self.architecture, "max_length": self.max_length, "offset": 0.0} | known
+        for key in ("architecture", "max_length"):
+            if trained[key] != getattr(self, key):
+                print(f"{self.name}: was trained with {key}={trained[key]}, so that is what scores", flush=True)
+        device = _device(self.device)
+        with torch.random.fork_rng():
+            source = str(place) if place.is_dir() else folder
+            built, tokenizer = network.saved(source, trained["architecture"], self.revision, bool(known))
+        dtype = torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+        if self.dtype == "auto" and device.type == "cuda":
+            dtype = torch.bfloat16
+        torch.nn.Module.to(built, device=device, dtype=dtype)
+        built.eval().requires_grad_(False)
+        pairs = network.pair_encoder(built, tokenizer, trained["architecture"], trained["max_length"])
+        return _Loaded(built, pairs, float(trained["offset"]))
+
+
+def _model_folder(folder: str) -> Path:
+    """model/ of a run folder, else the folder itself.
+
+    Raises:
+        ConfigError: a run that made no model.
+    """
+    path = Path(folder).expanduser()
+    if (path / "model").is_dir():
+        return path / "model"
+    if (path / "run.json").is_file():
+        state = run_folder.state(path)
+        raise ConfigError(f"reward.folder={folder}: that run is {state} and has no model; expected a finished one")
+    return path
+
+
+def _device(name: str) -> Any:
+    """A torch device.
+
+    Raises:
+        ConfigError: this process sees no such device.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"reward.device={name}: this process sees {torch.cuda.device_count()} GPUs; expected auto or cpu"
+        )
+    return device
+
+
+def save(model: RewardModel, folder: Path, offset: float = 0.0) -> None:
+    """Write what scoring needs beside the weights in `folder`."""
+    if not math.isfinite(offset):
+        raise RuntimeError(f"the mean score of {model.name} is {offset}; training has diverged")
+    known = {"architecture": model.architecture, "max_length": model.max_length, "name": model.name, "offset": offset}
+    run_folder.write_text(folder / SETTINGS, json.dumps(known, indent=2) + "\n")

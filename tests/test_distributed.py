@@ -1,0 +1,236 @@
+"""Two processes on this machine, started by the real `deepspeed` launcher: plain DDP, ZeRO-2 and ZeRO-3, with their ends.
+
+The first ZeRO run on a machine compiles for minutes, into the user's cache. What they show is gloo on CPUs; GPUs,
+NCCL, several machines, Slurm and SkyPilot have not been run. RLOO samples with another random state on each process, so its
+rewards are no function of the seed alone and only sizes are compared.
+"""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import planned
+from safetensors.torch import load_file
+from tiny import TINY
+
+from qwen_align import check, groups, launch, model, ranks, run, run_folder, worker
+from qwen_align.plan import Stage
+from qwen_align.reward import model as reward_model
+from qwen_align.reward.network import fresh
+
+pytestmark = pytest.mark.slow
+STEPS, SAVE = 40, 5
+SFT = (
+    *TINY, "method=sft", f"stages.sft.args.max_steps={STEPS}", f"stages.sft.args.save_steps={SAVE}", "checkpoints.keep=9",
+    "stages.sft.args.per_device_train_batch_size=2", "stages.sft.args.logging_steps=1",
+    "evaluation.problems=2", "evaluation.samples=1",
+)  # fmt: skip
+
+
+def stage_of(folder: Path, *words: str) -> Stage:
+    (stage,) = planned(*words, f"runs_dir={folder}")
+    return stage
+
+
+def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    """The program as a user starts it."""
+    argv = [sys.executable, "-m", "qwen_align", *words, f"runs_dir={folder}"]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
+
+
+def finish(child: "subprocess.Popen[str]") -> tuple[int, str]:
+    said, _ = child.communicate(timeout=600)
+    return child.returncode, said
+
+
+def done(folder: Path, *words: str) -> Path:
+    """Run to the end; the run folder of the last stage."""
+    code, said = finish(start(folder, *words))
+    assert code == 0, said[-3000:]
+    return stage_of(folder, *words).folder
+
+
+def once(condition: Callable[[], object]) -> None:
+    """Wait until it holds."""
+    deadline = time.time() + 300
+    while not condition():
+        assert time.time() < deadline, "it never came so far"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def curve(folder: Path, key: str) -> list[float]:
+    return [line[key] for line in run_folder.read_jsonl(folder / "metrics.jsonl") if key in line]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = (load_file(folder / "model" / "model.safetensors") for folder in (one, other))
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def one(runs):
+    """SFT in one process, this one."""
+    stage = stage_of(runs / "one", *SFT, "hardware.threads=1")
+    run.prepare(stage, afresh=False)
+    assert worker.run_stage(stage.folder) == 0
+    return stage.folder
+
+
+def folder_in(runs: Path, name: str) -> Path:
+    (runs / name).mkdir(exist_ok=True)
+    return runs / name
+
+
+@pytest.fixture(scope="module")
+def ddp(runs):
+    return done(folder_in(runs, "ddp"), *SFT, "hardware=cpu_ddp")
+
+
+@pytest.fixture(scope="module")
+def zero2(runs):
+    return done(folder_in(runs, "zero2"), *SFT, "hardware=cpu_zero2")
+
+
+@pytest.fixture(scope="module")
+def zero3(runs):
+    return done(folder_in(runs, "zero3"), *SFT, "hardware=cpu_zero3", f"stages.sft.args.save_steps={STEPS}")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "stage"), [("ddp", "MULTI_CPU", None), ("zero2", "DEEPSPEED", 2), ("zero3", "DEEPSPEED", 3)]
+)
+def test_sft_on_two_processes_is_sft_on_one(request, one, name, kind, stage):
+    folder = request.getfixturevalue(name)
+    manifest = run_folder.read_json(folder / "run.json")
+    assert (manifest["world_size"], manifest["distributed_type"], manifest["zero_stage"]) == (2, kind, stage)
+    assert len(curve(folder, "loss")) == STEPS
+    assert curve(folder, "loss") == pytest.approx(curve(one, "loss"), rel=1e-4)
+    assert curve(folder, "grad_norm") == pytest.approx(curve(one, "grad_norm"), rel=1e-3)
+    assert curve(folder, "num_tokens") == curve(one, "num_tokens"), "the same demonstrations at each step"
+    expected, _ = model.from_run(one)
+    policy, tokenizer = model.from_run(folder)
+    for (key, a), (_, b) in zip(expected.named_parameters(), policy.named_parameters(), strict=True):
+        assert a.shape == b.shape, key
+        assert (a - b).abs().max() < 1e-3, key
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert len(run_folder.read_jsonl(folder / "samples.jsonl")) == 2, "measured once, by rank 0"
+
+
+@pytest.fixture(scope="module")
+def encoder(runs):
+    """A reward model with random weights, as method=reward would leave it."""
+    base = groups.read("reward", "deberta_tiny")["base"]
+    texts = ["target = + - * / ( ) <think> </think> <answer> </answer>", " ".join(map(str, range(101)))]
+    network, tokenizer = fresh(base, "pair", None, texts)
+    folder = runs / "encoder" / "model"
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    reward_model.save(reward_model.RewardModel(base=base, name="deberta_tiny", max_length=128), folder, offset=0.0)
+    return folder
+
+
+@pytest.mark.parametrize("hardware", ["cpu_zero2", "cpu_zero3"])
+def test_rloo_on_two_processes_trains_on_whole_groups_with_a_reward_model(runs, one, encoder, hardware):
+    words = [word for word in SFT if not word.startswith(("method=", "stages.rloo.args.num"))]
+    folder = done(
+        folder_in(runs, f"rloo_{hardware}"), *words, "method=rloo", f"init={one}", f"hardware={hardware}",
+        "reward=deberta_tiny", f"reward.folder={encoder}", "stages.rloo.args.num_generations=4",
+        "stages.rloo.args.per_device_train_batch_size=8", "stages.rloo.args.beta=0.05", "stages.rloo.args.warmup_steps=0",
+    )  # fmt: skip
+    assert run_folder.read_json(folder / "run.json")["world_size"] == 2
+    lines = [line for line in run_folder.read_jsonl(folder / "metrics.jsonl") if "reward" in line]
+    assert len(lines) == 3
+    assert all(math.isfinite(line["reward"]) and line["reward_std"] > 0 and line["grad_norm"] > 0 for line in lines)
+    assert lines[0]["epoch"] == pytest.approx(1 / (200 // 16)), "16 of 200 prompts a step over both processes"
+    assert not same_weights(one, folder)
+    model.from_run(folder)
+
+
+def killed(folder: Path, words: tuple[str, ...]) -> tuple[Path, int, str]:
+    """Rank 1 killed after the first checkpoint: the run folder, exit code and output."""
+    child = start(folder, *words)
+    stage = stage_of(folder, *words)
+    once(lambda: run_folder.checkpoints(stage.folder))
+    pids = [word["pid"] for word in ranks.words(stage.folder).values()]
+    os.kill(ranks.words(stage.folder)[1]["pid"], signal.SIGKILL)
+    code, said = finish(child)
+    once(lambda: all(map(gone, pids)))
+    return stage.folder, code, said
+
+
+def test_a_killed_rank_ends_all_and_the_run_resumes_bit_for_bit(runs, ddp):
+    words = (*SFT, "hardware=cpu_ddp")
+    folder, code, said = killed(folder_in(runs, "killed"), words)
+    assert code == 1
+    assert "error: sft failed: rank 1 of 2: ended without a word: killed from outside" in said
+    assert not (folder / "model").exists()
+    assert done(folder.parent, *words) == folder
+    assert "resuming from checkpoint-" in (folder / "log.txt").read_text()
+    assert same_weights(ddp, folder)
+    assert curve(folder, "loss") == curve(ddp, "loss")
+
+
+def test_a_stop_saves_at_the_same_step_everywhere_and_the_run_resumes_bit_for_bit(runs, zero2):
+    words = (*SFT, "hardware=cpu_zero2")
+    place = folder_in(runs, "stopped")
+    folder = stage_of(place, *words).folder
+    child = start(place, *words)
+    once(lambda: curve(folder, "loss"))
+    child.send_signal(signal.SIGTERM)
+    code, said = finish(child)
+    assert code == launch.INTERRUPTED, said[-3000:]
+    last = run_folder.checkpoints(folder)[-1]
+    assert f"goes on from step {last.name.rpartition('-')[2]}" in said
+    assert run_folder.read_json(folder / "run.json")["state"] == "interrupted"
+    assert done(place, *words) == folder
+    assert same_weights(zero2, folder)
+
+
+BROKEN = """
+import os
+from qwen_align.data.countdown import Countdown
+
+
+class Broken(Countdown):
+    def demonstrations(self):
+        if os.environ["RANK"] == "1":
+            print("about to fail", flush=True)
+            raise ValueError("boom")
+        return super().demonstrations()
+"""
+
+
+def test_a_rank_that_fails_is_named_with_its_log_and_ends_the_others(tmp_path, monkeypatch, capfdbinary):
+    (tmp_path / "broken_data.py").write_text(BROKEN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    stage = stage_of(tmp_path, *SFT, "hardware=cpu_ddp")
+    stage.config["data"]["_target_"] = "broken_data.Broken"
+    run.prepare(stage, afresh=False)
+    with (tmp_path / ".lock").open("w") as lock:
+        code = launch.run(stage.folder, check.construct(stage.config["hardware"]), lock.fileno())
+    assert code == 1
+    manifest = run_folder.read_json(stage.folder / "run.json")
+    assert (manifest["state"], manifest["error"]) == ("failed", "rank 1 of 2: ValueError: boom")
+    shown = capfdbinary.readouterr().out.decode()
+    assert "rank 1 of 2 ended first; the end of log-rank1.txt:" in shown
+    assert "ValueError: boom" in shown
+    assert "about to fail" in (stage.folder / "log-rank1.txt").read_text()
+    once(lambda: all(gone(word["pid"]) for word in ranks.words(stage.folder).values()))
