@@ -83,7 +83,7 @@ def test_a_held_out_problem_is_an_error_with_its_row(file):
 
 def test_sft_trains_on_what_synthesize_wrote(tmp_path, stages_of):
     common = (
-        f"runs_dir={tmp_path}", "model=countdown_tiny", "model.hidden_size=16", "model.num_hidden_layers=1",
+        f"runs_dir={tmp_path}", "data=countdown", "model=countdown_tiny", "model.hidden_size=16", "model.num_hidden_layers=1",
         "data.count=[3,3]", "data.numbers=[1,20]", "data.problems=30", "data.evaluation_problems=8",
         "data.prompt='Numbers {numbers} target {target}'", "max_completion_length=8",
     )  # fmt: skip
