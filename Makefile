@@ -24,8 +24,8 @@ quickstart: .venv/installed ## SFT, RLOO and best-of-N on Countdown: two CPU cor
 bench: .venv/installed ## measure speed: make bench SUITE=verifier
 	$(BIN)/python -m qwen_align.bench suite=$(or $(SUITE),verifier) $(ARGS)
 
-test: .venv/installed ## the whole test suite
-	$(BIN)/python -m pytest
+test: .venv/installed ## the whole test suite, a process for each of two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed ## ruff and mypy
 	$(BIN)/ruff check .

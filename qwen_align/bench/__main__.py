@@ -10,7 +10,7 @@ from pathlib import Path
 from qwen_align import bench, run_folder
 from qwen_align.errors import ConfigError, nearest
 
-SUITES = ("verifier", "generation", "reward")
+SUITES = ("verifier", "generation", "reward", "overhead")
 
 
 def main() -> int:

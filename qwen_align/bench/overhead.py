@@ -1,0 +1,104 @@
+"""What the entrypoint costs: the same sft and rloo job through it and through a plain TRL script, taking turns.
+
+Both start from one policy and one file of rows, train as many steps and save the model. Counted are the training loop as the
+trainer itself reports it, and the whole process with start-up. The first pair of each method warms the disk's cache and is left
+out.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from qwen_align import run_folder
+from qwen_align.bench import Row
+from qwen_align.data.countdown import Countdown
+from qwen_align.errors import ConfigError
+
+STEPS = {"sft": 100, "rloo": 20}
+_COMMON = (
+    "model=countdown_tiny", "data=local", "data.verifier=countdown", "reward=countdown", "hardware=cpu", "name=null",
+    "max_completion_length=28", "method.args.activation_checkpointing=false", "method.args.lr_scheduler_type=linear",
+    "method.args.warmup_steps=0",
+)  # fmt: skip
+_OWN = {
+    "sft": ("method.batch_size=64", "method.args.per_device_train_batch_size=64", "method.args.learning_rate=1e-3",
+            "method.args.max_length=64"),
+    "rloo": ("method.prompts_per_step=16", "method.args.per_device_train_batch_size=128", "method.args.beta=0.0",
+             "method.args.num_generations=8", "method.args.learning_rate=5e-5", "method.held_out_every=null"),
+}  # fmt: skip
+
+
+def _run(command: list[str]) -> tuple[float, str]:
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    return time.monotonic() - began, done.stdout
+
+
+def ours(method: str, start: Path, rows: Path, out: Path) -> tuple[float, float]:
+    """(seconds of the training loop, of the whole process) through the entrypoint."""
+    view = "demonstrations" if method == "sft" else "prompts"
+    words = [
+        *_COMMON, *_OWN[method], f"method={method}", f"init={start}", f"data.{view}_path={rows}", f"runs_dir={out}",
+        f"method.args.max_steps={STEPS[method]}", f"method.args.save_steps={10 * STEPS[method]}",
+    ]  # fmt: skip
+    seconds, _ = _run([sys.executable, "-m", "qwen_align", *words])
+    (metrics,) = out.glob(f"{method}-*/metrics.json")
+    return float(run_folder.read_json(metrics)["train"]["train_seconds"]), seconds
+
+
+def plain(method: str, start: Path, rows: Path, out: Path) -> tuple[float, float]:
+    """The same of the plain script."""
+    command = [sys.executable, "-m", "qwen_align.bench.plain", method, start / "model", rows, out, STEPS[method]]
+    seconds, said = _run([str(word) for word in command])
+    return float(json.loads(said.splitlines()[-1])["train_runtime"]), seconds
+
+
+def _prepared(folder: Path) -> tuple[Path, dict[str, Path]]:
+    """A policy that was trained for some steps, and the rows of each method."""
+    data = Countdown(
+        problems=8000, evaluation_problems=100, count=[3, 3], numbers=[1, 20], target=[1, 100], largest=100, held_out=0.15,
+        seed=0, prompt="Numbers {numbers} target {target}",
+    )  # fmt: skip
+    files = {"sft": folder / "demonstrations.jsonl", "rloo": folder / "prompts.jsonl"}
+    for path, rows in zip(files.values(), (data.demonstrations(), data.prompts()), strict=True):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = [*_COMMON, *_OWN["sft"], "method=sft", "init=base", f"data.demonstrations_path={files['sft']}"]
+    _run([sys.executable, "-m", "qwen_align", *words, f"runs_dir={folder}", "method.args.max_steps=300"])
+    (start,) = folder.glob("sft-*")
+    return start, files
+
+
+def _row(name: str, mine: list[float], theirs: list[float], note: str) -> Row:
+    ratios = sorted(b / a for a, b in zip(mine, theirs, strict=True))
+    one, other = (1 / statistics.median(values) for values in (mine, theirs))
+    return Row(name, "runs", one, other, statistics.median(ratios), ratios[0], ratios[-1], len(ratios), note)
+
+
+def run(settings: dict[str, str]) -> list[Row]:
+    """Two rows a method; the spread is the whole range of the pairs' ratios."""
+    rounds = int(settings.pop("rounds", 5))
+    if settings:
+        raise ConfigError(f"{next(iter(settings))}: no such setting; this suite has rounds")
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        start, files = _prepared(Path(name))
+        for method, rows in files.items():
+            times: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
+            for turn in tqdm(range(rounds + 1), desc=method):
+                pair = [("ours", ours), ("plain", plain)]
+                for label, way in pair if turn % 2 else reversed(pair):
+                    times[label].append(way(method, start, rows, Path(name) / f"{method}-{label}-{turn}"))
+            for i, what in enumerate(("training loop", "whole process")):
+                mine, theirs = ([t[i] for t in times[label][1:]] for label in ("ours", "plain"))
+                note = f"{STEPS[method]} steps; median {statistics.median(mine):.1f} s and {statistics.median(theirs):.1f} s"
+                found.append(_row(f"{method}, {what}", mine, theirs, note))
+    return found
