@@ -97,11 +97,11 @@ def details(
     formed = (
         {}
         if verdicts is None
-        else {"wellformed": interval.mean([fmean([v != "malformed" for v in row]) for row in verdicts])}
+        else {"wellformed": interval.mean([fmean([v != "malformed" for v in row]) for row in verdicts], shares=True)}
     )
     return formed | {
         "mean_tokens": interval.mean([fmean([c.tokens for c in pool]) for pool in pools]),
-        "truncated": interval.mean([fmean([not c.finished for c in pool]) for pool in pools]),
+        "truncated": interval.mean([fmean([not c.finished for c in pool]) for pool in pools], shares=True),
         **({} if (count := timeouts(data)) is None else {"verifier_timeouts": count - (since or 0)}),
     }
 

@@ -14,10 +14,15 @@ def share(values: Sequence[bool]) -> Interval:
     return {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
 
 
-def mean(values: Sequence[float], seed: int = 0) -> Interval:
-    """The mean of one value a problem; problems are what is drawn again."""
+def mean(values: Sequence[float], seed: int = 0, shares: bool = False) -> Interval:
+    """The mean of one value a problem; problems are what is drawn again.
+
+    With `shares` the values lie in [0, 1]; if all are 0, or all 1, the interval is Wilson's: a bootstrap would claim certainty.
+    """
     array = np.asarray(values, dtype=float)
     centre = float(array.mean())
+    if shares and centre in (0.0, 1.0):
+        return share([bool(centre)] * len(array))
     if len(array) < 2 or np.all(array == array[0]):
         return {"mean": centre, "low": centre, "high": centre}
     found = stats.bootstrap(

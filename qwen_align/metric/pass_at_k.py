@@ -34,7 +34,7 @@ class PassAtK(evaluate.Metric):
         pool = len(predictions[0])
         result: dict[str, Any] = {}
         for k in ks(pool):
-            result[f"pass@{k}"] = interval.mean([estimate(pool, sum(row), k) for row in predictions])
+            result[f"pass@{k}"] = interval.mean([estimate(pool, sum(row), k) for row in predictions], shares=True)
         for n in ks(pool):
             result[f"best_of_{n}"] = interval.share([any(row[:n]) for row in predictions])
         return result

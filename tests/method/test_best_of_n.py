@@ -333,12 +333,12 @@ def test_winners_of_a_policy_train_it_through_data_local(tmp_path, stages_of):
 
 
 def test_a_verifiers_fingerprint_does_not_know_the_reward(stages_of):
-    words = ("method=best_of_n", "init=base", "reward.correct=2.0")
-    plain, other = stages_of(*words[:2])[-1], stages_of(*words)[-1]
+    words = ("data=countdown", "method=best_of_n", "init=base", "reward.correct=2.0")
+    plain, other = stages_of(*words[:3])[-1], stages_of(*words)[-1]
     assert plain.fingerprint == other.fingerprint
     scored = stages_of(*words, "method.select=reward")[-1]
     assert scored.config["method"]["reward"]["correct"] == 2.0
-    assert stages_of(*words[:2], "method.select=reward")[-1].fingerprint != scored.fingerprint
+    assert stages_of(*words[:3], "method.select=reward")[-1].fingerprint != scored.fingerprint
 
 
 def test_a_torn_file_of_draws_is_made_whole(tmp_path):

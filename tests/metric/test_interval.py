@@ -68,3 +68,9 @@ def test_a_difference_is_after_minus_before():
 def test_pairs_of_another_length_are_an_error():
     with pytest.raises(ValueError, match="broadcast"):
         interval.paired([1.0, 0.0, 1.0], [1.0, 0.0])
+
+
+def test_shares_that_are_all_0_are_no_certainty():
+    assert interval.mean([0.0] * 20, shares=True) == interval.share([False] * 20)
+    assert interval.mean([1.0] * 20, shares=True)["low"] < 0.85
+    assert interval.mean([0.0] * 20) == {"mean": 0.0, "low": 0.0, "high": 0.0}
