@@ -3,9 +3,14 @@
 python -m qwen_align experiment=quickstart plan=true
 """
 
+import importlib
 import os
 import re
+import shlex
+import signal
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +19,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from qwen_align import check, groups, overrides, run, usage
+from qwen_align import check, groups, overrides, run, run_folder, sweep, usage
 from qwen_align.errors import ConfigError
 from qwen_align.launch import INTERRUPTED, USER_ERROR
 from qwen_align.plan import Stage, resolve
@@ -73,31 +79,38 @@ def _composed(words: list[str]) -> tuple[DictConfig, dict[str, str], list[str]]:
 
 def _told(runtime: Any) -> tuple[dict[str, str], list[str]]:
     """(group -> option, words) of a job that Hydra composed."""
-    # Words as they were typed: a list of OmegaConf's would put values in place of ${...}.
-    words: list[str] = OmegaConf.to_container(runtime.overrides.task, resolve=False)  # type: ignore[assignment]
-    return {k: v for k, v in runtime.runtime.choices.items() if v and "/" not in k}, words
+    return {k: v for k, v in runtime.runtime.choices.items() if v and "/" not in k}, list(runtime.overrides.task)
 
 
 def _job(job: DictConfig) -> float | None:
-    """One job that Hydra composed; it would print a failure in its own words, so that is kept for `main`."""
+    """One job that Hydra composed, maybe in a process of its own. Returns the objective, which a sweeper may ask for."""
+    told = HydraConfig.get()
+    groups.extra[:] = [Path(s.path) for s in told.runtime.config_sources if s.provider == "command-line"]
+    if told.mode == RunMode.MULTIRUN:
+        where, choices_and_words = Path(told.runtime.output_dir), _told(told)
+        alone = {"name": None}  # the jobs of an experiment would write over each other's report
+        work = lambda: _plan_and_run(OmegaConf.merge(job, alone), *choices_and_words)  # type: ignore[arg-type]  # noqa: E731
+        return sweep.recorded(where, int(told.job.num), choices_and_words[1], work)
     try:
-        return _plan_and_run(job, *_told(HydraConfig.get()))
+        return _plan_and_run(job, *_told(told))[1]
     except (ConfigError, run.StageFailed, OmegaConfBaseException) as error:
+        # Hydra would print it in its own words.
         _failures.append(error)
         return None
 
 
-def _plan_and_run(job: DictConfig, choices: dict[str, str], task: list[str]) -> float | None:
-    """Print the plan or run it. Returns the headline number, which a sweeper may ask for."""
+def _plan_and_run(job: DictConfig, choices: dict[str, str], task: list[str]) -> tuple[Path | None, float | None]:
+    """Print the plan or run it. Returns the last stage's folder and the objective, None and None for a plan."""
     stages = _plan(job, choices, task)
     if job.plan:
         run.print_plan(stages)
-        return None
+        return None, None
     words = [word.lstrip("+") for word in task]
     given = {word.partition("=")[0] for word in words}
     # An experiment's name stands for its whole chain; a part of it reports beside it.
     part = job.name and "method" in given and "name" not in given
-    return run.execute(stages, f"{job.name}-{choices['method']}" if part else job.name, job.force, words)
+    run.execute(stages, f"{job.name}-{choices['method']}" if part else job.name, job.force, words)
+    return stages[-1].folder, sweep.objective(stages[-1].folder, job.get("objective") or sweep.DEFAULT_OBJECTIVE)
 
 
 def _compose_and_run(words: list[str]) -> None:
@@ -111,13 +124,61 @@ def _compose_and_run(words: list[str]) -> None:
         return
     words = overrides.expanded(words)
     checked = [w if i and words[i - 1] in flags_with_value else overrides.checked(w) for i, w in enumerate(words)]
-    if not any(word.lstrip("+~").startswith(("-", "hydra")) for word in checked):
+    sweep.check_plugins(checked)
+    if sweep.is_one(checked) and not {"--cfg", "-c"} & set(checked):
+        _sweep(checked)
+        return
+    if not any(word.lstrip("+~").startswith(("-", "hydra", "sweep=")) for word in checked):
         # One plain job: hydra.main would compose it twice, to find out that it is one.
         with initialize_config_dir(str(groups.CONF), version_base="1.3"):
             _plan_and_run(*_composed(checked))
         return
-    sys.argv = ["python -m qwen_align", *checked]
-    hydra.main(config_path=str(groups.CONF), config_name="config", version_base="1.3")(_job)()
+    _under_hydra(checked, _job)
+
+
+def _under_hydra(words: list[str], job: Callable[[DictConfig], float | None]) -> None:
+    sys.argv = ["python -m qwen_align", *words]
+    hydra.main(config_path=str(groups.CONF), config_name="config", version_base="1.3")(job)()
+
+
+def _sweep(words: list[str]) -> None:
+    """All jobs of a command line, then the table over them; what failed is kept for `main`."""
+    # What names the sweep's folder, without what is swept: that can only be composed job by job.
+    fixed = [word for word in words if re.match(r"\+*(experiment|runs_dir|plan|objective)=", word)]
+    with initialize_config_dir(str(groups.CONF), version_base="1.3"):
+        job, _, _ = _composed(fixed)
+    if "hydra/sweeper=optuna" in words and not any(word.startswith("hydra.sweeper.direction=") for word in words):
+        words = [*words, "hydra.sweeper.direction=maximize"]  # optuna's own default would look for the worst policy
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # between two stages as in one: what runs is told to stop
+    if job.plan:
+        with tempfile.TemporaryDirectory() as nowhere:
+            _jobs(words, Path(nowhere))
+        return
+    folder = Path(job.runs_dir).expanduser().resolve() / "sweeps" / sweep.name_of(words)
+    with run_folder.locked(folder, f"{run.shown(folder)} is in use by process {{owner}}; waiting for it"):
+        sweep.forget(folder)
+        try:
+            _jobs(words, folder)
+        finally:
+            command = shlex.join(["python", "-m", "qwen_align", *(word.lstrip("+") for word in words)])
+            sweep.write(folder, job.get("objective") or sweep.DEFAULT_OBJECTIVE, command)
+
+
+def _jobs(words: list[str], folder: Path) -> None:
+    # By its importable name: a launcher sends the function to other processes, where __main__ is another program.
+    job = importlib.import_module("qwen_align.__main__")._job
+    try:
+        _under_hydra([*words, f"hydra.sweep.dir={folder}"], job)
+    except (ConfigError, HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:  # whatever a launcher or a sweeper raises
+        _failures.append(run.StageFailed(f"the sweep stopped: {type(error).__name__}: {error}", 1))
+    finally:
+        jobs = sweep.jobs_of(folder)
+        words_of = sweep.told_apart(jobs)
+        for why, lost in sweep.losses(jobs).items():
+            named = ", ".join(f"job {job.number} ({words_of[job.number]})" for job in lost)
+            _failures.append(run.StageFailed(f"{named}: {why}", max(job.code for job in lost)))
 
 
 def _one_line(error: Exception) -> str:

@@ -27,7 +27,8 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows as aligned text; the first is the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
@@ -42,7 +43,7 @@ def print_plan(stages: list[Stage]) -> None:
         compared = sum(key.startswith("policy ") for key in stage.parents)
         start = parent.method if parent else f"{compared} policies" if compared else stage.config["init"]
         rows.append((stage.label, done, start, shown(stage.folder)))
-    print(_table(rows))
+    print(table(rows))
 
 
 def headline(folder: Path) -> str:
@@ -90,6 +91,16 @@ def _failure(stage: Stage, code: int) -> StageFailed:
 
 def run_stage(stage: Stage, afresh: bool, command: str = "") -> str:
     """Run or reuse one stage; returns what was done."""
+    try:
+        return _run_locked(stage, afresh, command)
+    except OSError as error:  # a full disk, a folder that can no longer be written
+        saved = run_folder.checkpoints(stage.folder)
+        kept = f"{saved[-1].name} stays" if saved else "nothing of this stage is saved yet"
+        why = f"{error.strerror or error} ({error.filename or shown(stage.folder)})"
+        raise StageFailed(f"{stage.method} stopped: {why}; {kept}, finished stages too", 1) from error
+
+
+def _run_locked(stage: Stage, afresh: bool, command: str) -> str:
     waiting = f"{shown(stage.folder)} is in use by process {{owner}}; waiting for it"
     with run_folder.locked(stage.folder, waiting) as lock:
         if stage.state == "finished" and not afresh:
@@ -112,7 +123,7 @@ def _print_results(stages: list[Stage], done: dict[str, str]) -> None:
         seconds = run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
         what = done.get(stage.fingerprint, stage.state)
         rows.append((stage.label, what, report.duration(seconds), headline(stage.folder), shown(stage.folder)))
-    print("\n" + _table(rows), flush=True)
+    print("\n" + table(rows), flush=True)
 
 
 def _next_command(last: Stage, words: list[str]) -> str:
@@ -126,8 +137,8 @@ def _next_command(last: Stage, words: list[str]) -> str:
     return shlex.join(["python", "-m", "qwen_align", *kept, "method=evaluate", f"init={shown(start.folder)}"])
 
 
-def execute(stages: list[Stage], name: str | None, force: bool, words: list[str]) -> float | None:
-    """Run what is missing, in order; then the table, the report, and a next command. Returns the headline number.
+def execute(stages: list[Stage], name: str | None, force: bool, words: list[str]) -> None:
+    """Run what is missing, in order; then the table, the report, and a next command.
 
     Args:
         stages: the plan; with `force` its last one runs again even if it is finished.
@@ -151,4 +162,3 @@ def execute(stages: list[Stage], name: str | None, force: bool, words: list[str]
     where = last.folder.parent / name if name else last.folder
     report.write(where, stages)
     print(f"\nreport: {shown(where / 'report.html')}\nnext:   {_next_command(last, words)}")
-    return run_folder.read_json(last.folder / "metrics.json").get("headline", {}).get("mean")

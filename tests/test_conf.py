@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 import os
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from hydra.utils import get_object
 from qwen_align import groups
 
 FILES = sorted(groups.CONF.rglob("*.yaml"))
-COMPONENTS = [p for p in FILES if p.relative_to(groups.CONF).parts[0] not in ("experiment", "config.yaml")]
+WHOLE = ("experiment", "sweep")  # groups whose options are no components: they choose among those of the others
+COMPONENTS = [p for p in FILES if p.relative_to(groups.CONF).parts[0] not in (*WHOLE, "config.yaml")]
 MODULES = {  # group -> where its targets live
     "adapter": ("qwen_align.model.", "peft."),
     "data": ("qwen_align.data.",),
@@ -60,12 +62,12 @@ def keys_taken(target: str) -> tuple[set[str], set[str]]:
 
 def test_there_is_one_config_and_every_group_has_options():
     assert [p.name for p in groups.CONF.glob("*.yaml")] == ["config.yaml"]
-    assert {path.parent.name for path in COMPONENTS} == set(groups.names()) - {"experiment"}
+    assert {path.parent.name for path in COMPONENTS} == set(groups.names()) - set(WHOLE)
 
 
 def test_these_tests_see_every_yaml():
     there = [name for _, _, names in os.walk(groups.CONF) for name in names if name.endswith(".yaml")]
-    experiments = [path for path in FILES if path.parent.name == "experiment"]
+    experiments = [path for path in FILES if path.parent.name in WHOLE]
     assert len(COMPONENTS) >= 18
     assert len(experiments) >= 1
     assert len(there) == len(COMPONENTS) + len(experiments) + 1, "and config.yaml"
@@ -140,3 +142,12 @@ def test_option_composes_and_plans(path, stages_of, monkeypatch):
 def test_experiment_composes_and_plans(path, stages_of):
     stages = stages_of(f"experiment={path.stem}")
     assert stages[-1].choices["experiment"] == path.stem
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "sweep"], ids=label)
+def test_every_job_of_a_sweep_plans(path, run_main):
+    grid = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]
+    jobs = math.prod(len(str(values).split(",")) for values in grid.values())
+    code, out, errors = run_main(f"sweep={path.stem}", "plan=true")
+    assert (code, errors) == (0, "")
+    assert out.count("run folder") == jobs > 1

@@ -1,8 +1,8 @@
 """The sequence that every trainer shares: arguments, resume, train, guards, save.
 
 TRL and transformers exit 0 having trained nothing in several ways (no trainable parameter, a data set smaller than one
-generation batch); each is an error here. Several processes train together and part when the model is saved: rank 0 goes on
-alone.
+generation batch, a loss that is no number); each is an error here. Several processes train together and part when the model is
+saved: rank 0 goes on alone.
 """
 
 import json
@@ -26,6 +26,8 @@ from transformers import (
 )
 
 from qwen_align import check, interrupt, model, ranks, run_folder
+from qwen_align.method import faults
+from qwen_align.method.faults import on_any as _any
 
 
 def precision(hardware: dict[str, Any]) -> dict[str, bool]:
@@ -123,15 +125,6 @@ class Recorder(TrainerCallback):
             control.should_training_stop = True
 
 
-def _any(here: bool, args: TrainingArguments) -> bool:
-    """Whether it is so on any process: saving takes all of them."""
-    if args.world_size == 1:
-        return here
-    flag = torch.tensor(int(here), device=args.device)
-    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-    return bool(flag.item())
-
-
 def _whole(trainer: Trainer) -> AbstractContextManager[None]:
     """Every weight on every process for a while: under ZeRO-3 each holds a part."""
     plugin = trainer.accelerator.state.deepspeed_plugin
@@ -180,14 +173,16 @@ def fit(
     recorder = Recorder(folder, int(last.name.rpartition("-")[2]) if last else 0)
     trainer.add_callback(recorder)
     run_folder.update(folder, distributed_type=trainer.accelerator.distributed_type.value)
-    with interrupt.deferred():
+    finite = faults.Finite(trainer)
+    trainer.add_callback(finite)
+    with interrupt.deferred(), faults.explained(folder, finite):
         result = trainer.train(resume_from_checkpoint=str(last) if last else None)
     if recorder.stopped:  # another process was asked
         raise interrupt.Interrupted
     if trainer.state.global_step == 0:
         raise RuntimeError("0 training steps were taken: the data set is smaller than one batch, or max_steps is 0")
     policy = trainer.accelerator.unwrap_model(trainer.model)
-    with _whole(trainer):
+    with _whole(trainer), faults.explained(folder, finite):
         if trainer.is_world_process_zero():
             (save or model.save)(policy, trainer.processing_class, folder / "model", probes)
     _part(trainer)

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, pstdev
 from typing import Any, cast
 
 import torch
@@ -40,6 +40,7 @@ _ELSEWHERE = {  # fields of RewardConfig that would quietly do something else he
     "chat_template_path": "nothing: prompts are flattened", "eos_token": "nothing: the frame is the tokenizer's own",
     "pad_token": "nothing: it is the tokenizer's own", "remove_unused_columns": "nothing: the columns are ours",
 }  # fmt: skip
+_COLLAPSED = 1e-4  # standard deviation of scores below which nothing is told apart
 _CENTRED_ON = 1000  # training pairs that the mean score is taken of, at most
 
 
@@ -253,6 +254,7 @@ def measure(model: RewardModel, rows: Dataset) -> dict[str, Any]:
         "accuracy_minus_length": interval.paired(right, longer),
         "margin": interval.mean(gaps),
         "mean_score": fmean([value for side in scores for value in side]),
+        "spread": pstdev([value for side in scores for value in side]),
     }
 
 
@@ -271,5 +273,12 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     if method["center_scores"]:
         trained = centred(trained, parts[0], folder)
     measured = measure(trained, parts[1]) | {"truncated": counts["held_out"]["truncated"]}
+    if measured["spread"] < _COLLAPSED:
+        text = (
+            f"the reward model gives all texts nearly the same score (standard deviation {measured['spread']:.1g}): it has "
+            "collapsed and can drive nothing; lower method.args.learning_rate"
+        )
+        print(f"warning: {text}", flush=True)
+        metrics["warnings"] = [{"step": metrics["steps"], "kind": "collapsed", "text": text}]
     named = {"name": "pair_accuracy", "n": measured["n"], **measured["pair_accuracy"]}
     return {"train": metrics | {"pairs": counts["training"]}, "pairs": measured, "headline": named}

@@ -234,6 +234,14 @@ def test_centring_makes_the_mean_score_of_the_training_pairs_zero(config, tmp_pa
     assert sum(scores) / len(scores) == pytest.approx(0.0, abs=1e-5)
 
 
+def test_a_model_that_tells_nothing_apart_says_so(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reward, "_COLLAPSED", 1e9)
+    config["reward"] = tiny()
+    metrics = reward.train(config, Pairs(pairs(40)), tmp_path)
+    assert [warning["kind"] for warning in metrics["train"]["warnings"]] == ["collapsed"]
+    assert "it has collapsed and can drive nothing" in capsys.readouterr().out
+
+
 def test_what_is_no_untrained_reward_model_is_refused():
     with pytest.raises(ConfigError, match="trains one reward model"):
         reward.build({"_target_": "qwen_align.reward.countdown.CountdownReward"})

@@ -14,8 +14,8 @@ from qwen_align.method.synthesize import Answers, Held, asked_as, grams, synthes
 
 PROMPT = "Numbers {numbers} target {target}"
 WORDS = (
-    "data=countdown", "method=synthesize", "generator=solver", "model=countdown_tiny", "data.count=[3,3]", "data.numbers=[1,20]",
-    "data.evaluation_problems=10", "method.problems=12", "method.samples=3", f"data.prompt='{PROMPT}'",
+    "data=countdown", "method=synthesize", "generator=solver", "model=countdown_tiny", "data.count=[3,3]",
+    "data.numbers=[1,20]", "data.evaluation_problems=10", "method.problems=12", "method.samples=3", f"data.prompt='{PROMPT}'",
 )  # fmt: skip
 
 

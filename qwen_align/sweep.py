@@ -1,0 +1,296 @@
+"""Several jobs of one command: each leaves a record, and one table over all of them comes out, whatever the launcher was.
+
+A job writes job.json into its folder below runs_dir/sweeps/NAME, so jobs in other processes or on other machines need no way
+back, and what a kill left behind can still be read. The same command has the same NAME: it reuses the run folders that are
+finished. Jobs that differ in their seed alone are one row, with Student's t interval over the seeds. Left out: tests of
+differences between rows; methods of one seed are compared problem by problem with method=compare.
+"""
+
+import hashlib
+import math
+import os
+import shlex
+import statistics
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from qwen_align import groups, report, run_folder
+from qwen_align.errors import ConfigError, nearest
+from qwen_align.evidence import main_metrics
+from qwen_align.launch import INTERRUPTED
+from qwen_align.run import StageFailed, shown, table
+
+DEFAULT_OBJECTIVE = "headline.mean"
+INTERVAL = (
+    "In brackets the 95 % interval over seeds (Student's t): it covers the training seed, not the choice of problems."
+)
+_PLUGINS = {  # what Hydra needs beside itself
+    "hydra/launcher=joblib": ("joblib", "hydra-joblib-launcher"),
+    "hydra/launcher=submitit_local": ("submitit", "hydra-submitit-launcher"),
+    "hydra/launcher=submitit_slurm": ("submitit", "hydra-submitit-launcher"),
+    "hydra/launcher=ray": ("ray", "hydra-ray-launcher"),
+    "hydra/sweeper=optuna": ("optuna", "hydra-optuna-sweeper"),
+}
+
+
+@dataclass
+class Job:
+    """One job of a sweep, as job.json has it."""
+
+    number: int
+    words: list[str]
+    state: str = "running"
+    error: str | None = None
+    code: int = 0
+    folder: str | None = None  # the last stage's run folder
+    objective: float | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {key.lstrip("+~"): value for key, _, value in (word.partition("=") for word in self.words)}
+
+
+@dataclass
+class Row:
+    """Jobs that differ in their seed alone."""
+
+    settings: dict[str, str]
+    jobs: list[Job] = field(default_factory=list)
+    values: dict[str, list[float]] = field(default_factory=dict)  # metric -> one value a job
+
+    @property
+    def seeds(self) -> str:
+        done = sum(job.state == "finished" for job in self.jobs)
+        seeds = ", ".join(job.settings.get("seed", "") for job in self.jobs)
+        return seeds if done == len(self.jobs) else f"{seeds} ({done} of {len(self.jobs)} finished)"
+
+
+def is_one(words: list[str]) -> bool:
+    """Whether a command line asks for several jobs."""
+    named = any(word.startswith("sweep=") and word not in ("sweep=", "sweep=null") for word in words)
+    return named or bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words))
+
+
+def check_plugins(words: list[str]) -> None:
+    """Raise ConfigError for a launcher or sweeper whose package is missing; Hydra would list files."""
+    for word in words:
+        extra, package = _PLUGINS.get(word, ("", ""))
+        if package and not is_installed(package):
+            raise ConfigError(f"{word}: {package} is not installed; pip install 'qwen-align[{extra}]' has it")
+
+
+def is_installed(package: str) -> bool:
+    """Whether this Python has it."""
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def name_of(words: list[str]) -> str:
+    """What a sweep is called: `name=`, else its `sweep=` and a hash of its words, so that the same command finds it again."""
+    said = {key: value for key, _, value in (word.lstrip("+").partition("=") for word in words)}
+    if said.get("name"):
+        return said["name"]
+    passing = ("-", "hydra", "force=", "plan=", "runs_dir=")
+    counted = sorted(word for word in words if not word.startswith(passing))
+    return f"{said.get('sweep', 'sweep')}-{hashlib.sha256(shlex.join(counted).encode()).hexdigest()[:8]}"
+
+
+def objective(folder: Path, path: str) -> float | None:
+    """The number at a dotted path into a run's metrics.json; None only where the default names nothing.
+
+    Raises:
+        ConfigError: there is no such number; the message lists those that are there.
+    """
+    found = dict(groups.flatten(run_folder.read_json(folder / "metrics.json")))
+    numbers = [key for key, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if path in numbers:
+        return float(found[path])
+    if path == DEFAULT_OBJECTIVE:
+        return None
+    means = [name for name in numbers if not name.endswith((".low", ".high"))]
+    raise ConfigError(
+        f"objective={path}: metrics.json has no such number{nearest(path, numbers)}; it has {', '.join(means)}"
+    )
+
+
+def recorded(
+    folder: Path, number: int, words: list[str], work: Callable[[], tuple[Path | None, float | None]]
+) -> float | None:
+    """Do one job and write down how it ended; a failure is no exception, so the next job runs. Returns the objective.
+
+    Raises:
+        KeyboardInterrupt: the job was interrupted, and so is the sweep.
+    """
+    job = Job(number, words)
+    write = lambda: run_folder.write_json(folder / "job.json", asdict(job))  # noqa: E731
+    write()
+    try:
+        where, job.objective = work()
+        job.folder, job.state = str(where) if where else None, "finished"
+    except KeyboardInterrupt:
+        job.state, job.code = "interrupted", INTERRUPTED
+        raise
+    except Exception as error:
+        job.error, job.code = str(error), getattr(error, "code", 2 if isinstance(error, ConfigError) else 1)
+        job.state = "interrupted" if job.code == INTERRUPTED else "failed"
+        if job.state == "interrupted":
+            raise KeyboardInterrupt from error
+        if not isinstance(error, (ConfigError, StageFailed)):
+            job.error = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+    finally:
+        write()
+    return job.objective
+
+
+def forget(folder: Path) -> None:
+    """Remove the records of an earlier call."""
+    for path in folder.glob("*/job.json"):
+        path.unlink()
+
+
+def jobs_of(folder: Path) -> list[Job]:
+    """The jobs that left a record; one that says no more than that it runs was killed."""
+    found = sorted((Job(**run_folder.read_json(p)) for p in folder.glob("*/job.json")), key=lambda job: job.number)
+    for job in found:
+        if job.state == "running":
+            job.state, job.error, job.code = (
+                "failed",
+                "ended without a word: killed from outside, as a memory limit does",
+                1,
+            )
+    return found
+
+
+def _measured(job: Job, path: str) -> dict[str, float]:
+    """The numbers of a job that a table shows: the objective, the headline, and what its evaluation is known by."""
+    metrics = run_folder.read_json(Path(job.folder) / "metrics.json") if job.folder else {}
+    found = {path: job.objective} if path != DEFAULT_OBJECTIVE and job.objective is not None else {}
+    if headline := metrics.get("headline"):
+        found[headline["name"]] = headline["mean"]
+    return found | {key: value["mean"] for key, value in main_metrics(metrics.get("evaluation") or {}).items()}
+
+
+def _differing(jobs: list[Job]) -> list[str]:
+    keys = dict.fromkeys(key for job in jobs for key in job.settings)
+    return [key for key in keys if len({job.settings.get(key) for job in jobs}) > 1]
+
+
+def told_apart(jobs: list[Job]) -> dict[int, str]:
+    """number -> the words of a job that others don't share."""
+    keys = _differing(jobs)
+    return {j.number: shlex.join(f"{key}={j.settings[key]}" for key in keys if key in j.settings) for j in jobs}
+
+
+def rows_of(jobs: list[Job], path: str) -> list[Row]:
+    """The jobs by the settings that differ, in the order they began; a metric has values of finished jobs alone."""
+    differing = [key for key in _differing(jobs) if key != "seed"]
+    rows: dict[tuple[str, ...], Row] = {}
+    for job in jobs:
+        mine = {key: job.settings.get(key, "") for key in differing}
+        row = rows.setdefault(tuple(mine.values()), Row(mine))
+        row.jobs.append(job)
+        for name, value in (_measured(job, path) if job.state == "finished" else {}).items():
+            row.values.setdefault(name, []).append(value)
+    return list(rows.values())
+
+
+def over_seeds(values: list[float]) -> dict[str, float]:
+    """{mean}, and with two values or more {low, high}: mean -+ t(0.975, n - 1) x standard deviation / sqrt(n)."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return {"mean": mean}
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def _cell(values: list[float]) -> str:
+    found = over_seeds(values) if values else {}
+    return report.shown(found if "low" in found else found["mean"]) if found else ""
+
+
+def results(rows: list[Row]) -> list[list[str]]:
+    """The table: settings that differ, seeds, metrics; the first row is its head."""
+    metrics = list(dict.fromkeys(name for row in rows for name in row.values))
+    head = [*rows[0].settings, "seeds", *(name if "." in name else report.named(name) for name in metrics)]
+    return [head, *([*r.settings.values(), r.seeds, *(_cell(r.values.get(m, [])) for m in metrics)] for r in rows)]
+
+
+def losses(jobs: list[Job]) -> dict[str, list[Job]]:
+    """Why jobs did not finish -> which; many fail for one reason."""
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.state != "finished":
+            found.setdefault(job.error or job.state, []).append(job)
+    return found
+
+
+def summary(jobs: list[Job]) -> str:
+    """How many jobs ended how, and what to do about those that did not finish."""
+    done = sum(job.state == "finished" for job in jobs)
+    text = f"{done} of {len(jobs)} jobs that began are finished."
+    return text if done == len(jobs) else f"{text} The same command runs only what is missing."
+
+
+def write(folder: Path, path: str, command: str) -> list[Job]:
+    """Print the table over all jobs and write sweep.json, sweep.md and sweep.html; returns the jobs."""
+    jobs = jobs_of(folder)
+    if not jobs:
+        return []
+    rows = rows_of(jobs, path)
+    seen = results(rows)
+    print(f"\n{summary(jobs)} {INTERVAL}\n\n{table([tuple(row) for row in seen])}", flush=True)
+    run_folder.write_json(folder / "sweep.json", {
+        "name": folder.name, "command": command, "objective": path, "interval": INTERVAL,
+        "rows": [{"settings": r.settings, "seeds": [j.settings.get("seed") for j in r.jobs], "jobs": [j.number for j in r.jobs],
+                  "metrics": {k: {**over_seeds(v), "values": v} for k, v in r.values.items()}} for r in rows],
+        "jobs": [asdict(job) for job in jobs],
+    })  # fmt: skip
+    _pages(folder, jobs, command, seen)
+    print(f"\nsweep: {shown(folder / 'sweep.html')}", flush=True)
+    return jobs
+
+
+def _pages(folder: Path, jobs: list[Job], command: str, seen: list[list[str]]) -> None:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    words = told_apart(jobs)
+    lost: list[report.Row] = [["jobs", "state", "why"]]
+    lost += [
+        ["; ".join(words[j.number] or str(j.number) for j in js), js[0].state, why] for why, js in losses(jobs).items()
+    ]
+    linked: list[report.Row] = [["job", "words", "state", "run folder"]]
+    for job in jobs:
+        there = Path(os.path.relpath(job.folder, folder)).as_posix() if job.folder else ""
+        link = report.Link(Path(there).name, f"{there}/report.html") if there else ""
+        linked.append([str(job.number), words[job.number], job.state, link])
+    content = [report.Section("Results", INTERVAL, [list(row) for row in seen])]
+    content += [report.Section("Not finished", table=lost)] if len(lost) > 1 else []
+    content.append(report.Section("Jobs", f"Command: {command}.", linked))
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    page = templates.get_template("report.html.jinja")
+    text = page.render(title=folder.name, summary=summary(jobs), sections=content, plots={})
+    run_folder.write_text(folder / "sweep.html", text)
+    parts = [f"# {folder.name}", summary(jobs)]
+    for section in content:
+        parts += [f"## {section.title}", *([section.words] if section.words else []), _markdown(section.table)]
+    run_folder.write_text(folder / "sweep.md", "\n\n".join(parts) + "\n")
+
+
+def _markdown(rows: list[report.Row]) -> str:
+    plain = [
+        [f"[{cell.text}]({cell.href})" if isinstance(cell, report.Link) else cell.replace("|", "\\|") for cell in row]
+        for row in rows
+    ]
+    lines = [f"| {' | '.join(' '.join(cell.split()) for cell in row)} |" for row in plain]
+    return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])

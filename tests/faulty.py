@@ -1,0 +1,33 @@
+"""Reward functions as they should not be."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass
+class Faulty:
+    """Does what `fault` says at its second step."""
+
+    fault: str = "hang"
+    name: str = "faulty"
+    weight: float = 1.0
+    clip: tuple[float, float] | None = None
+    needs: tuple[str, ...] = ()
+    calls: int = 0
+    garbage: ClassVar[dict[str, Any]] = {"nan": float("nan"), "text": "good", "list": [1.0]}
+
+    def score(self, prompts: Sequence[Any], completions: Sequence[str], **_: Any) -> Any:
+        self.calls += 1
+        values = [float(len(text)) for text in completions]
+        if self.calls < 2:
+            return values
+        if self.fault == "hang":
+            print("hanging", flush=True)
+            time.sleep(600)
+        if self.fault == "raise":
+            raise ZeroDivisionError("no words")
+        if self.fault == "nothing":
+            return None
+        return values[:-1] if self.fault == "short" else [self.garbage[self.fault], *values[1:]]

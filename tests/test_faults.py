@@ -1,0 +1,255 @@
+"""What goes wrong on real machines: nothing that is finished is lost, and the message says what happened and what stays.
+
+The kill of one rank of two is in test_distributed.py, SIGTERM and the kill of a worker in test_run.py.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import planned
+from faulty import Faulty
+from safetensors.torch import load_file
+from tiny import TINY
+from trl import RLOOTrainer, SFTTrainer
+
+from qwen_align import run, run_folder, worker
+from qwen_align.method import rloo
+from qwen_align.plan import Stage
+from qwen_align.reward import scores
+
+pytestmark = pytest.mark.slow
+SFT = (*TINY, "method=sft", "stages.sft.args.save_steps=1", "hardware.threads=1")
+RLOO = (*TINY, "method=rloo", "init=base", "hardware.threads=1", "evaluation.problems=2", "evaluation.samples=1")
+
+
+def stage_of(folder: Path, *words: str) -> Stage:
+    return planned(*words, f"runs_dir={folder}")[-1]
+
+
+def worked(stage: Stage) -> tuple[int, str]:
+    """(exit code, what run.json says) of a worker in this process."""
+    run.prepare(stage, afresh=False)
+    code = worker.run_stage(stage.folder)
+    return code, run_folder.read_json(stage.folder / "run.json")["error"] or ""
+
+
+def saved(stage: Stage) -> list[str]:
+    return [path.name for path in run_folder.checkpoints(stage.folder)]
+
+
+def finite(stage: Stage) -> bool:
+    weights = load_file(run_folder.checkpoints(stage.folder)[-1] / "model.safetensors")
+    return all(bool(value.isfinite().all()) for value in weights.values())
+
+
+def spoiled(monkeypatch: pytest.MonkeyPatch, trainer: type, loss_of, steps: range) -> None:
+    """Let the loss of these steps, counted from 1, be another one."""
+    compute = trainer.compute_loss
+
+    def other(self, model, *args, **kwargs):
+        loss = compute(self, model, *args, **kwargs)
+        return loss_of(loss, next(model.parameters())) if self.state.global_step + 1 in steps else loss
+
+    monkeypatch.setattr(trainer, "compute_loss", other)
+
+
+def is_nan(loss, _):
+    return loss * torch.nan
+
+
+def has_a_nan_gradient(loss, weight):
+    return loss + (weight * 0).sqrt().sum()
+
+
+def is_infinite(loss, _):
+    return loss + torch.inf
+
+
+@pytest.mark.parametrize("loss_of", [is_nan, has_a_nan_gradient])
+def test_a_nan_loss_ends_the_run_and_the_checkpoint_before_it_stays(tmp_path, monkeypatch, loss_of):
+    stage = stage_of(tmp_path, *SFT, "stages.sft.args.max_steps=9")
+    spoiled(monkeypatch, SFTTrainer, loss_of, range(3, 10))
+    code, said = worked(stage)
+    assert code == 1
+    assert "not finite from step 3 on; checkpoint-2 from before is kept" in said
+    assert saved(stage) == ["checkpoint-1", "checkpoint-2"]
+    assert finite(stage)
+    assert not (stage.folder / "model").exists()
+    steps = [line["step"] for line in run_folder.read_jsonl(stage.folder / "metrics.jsonl")]
+    assert max(steps, default=5) == 5, "three bad steps in a row, and no more"
+
+
+def test_a_nan_loss_in_the_last_step_saves_no_policy(tmp_path, monkeypatch):
+    stage = stage_of(tmp_path, *SFT)
+    spoiled(monkeypatch, SFTTrainer, is_nan, range(4, 5))
+    code, said = worked(stage)
+    assert (code, saved(stage)) == (1, ["checkpoint-2", "checkpoint-3"])
+    assert "from step 4 on" in said
+    assert not (stage.folder / "model").exists()
+
+
+def test_one_infinite_loss_is_said_and_outlived(tmp_path, monkeypatch, capsys):
+    stage = stage_of(tmp_path, *SFT)
+    spoiled(monkeypatch, SFTTrainer, is_infinite, range(2, 3))
+    assert worked(stage) == (0, "")
+    assert "step 2: the loss or its gradient is not finite" in capsys.readouterr().out
+    assert saved(stage) == ["checkpoint-3", "checkpoint-4"]
+
+
+def test_rloo_says_that_the_loss_was_nan_and_not_what_sampling_made_of_it(tmp_path, monkeypatch):
+    stage = stage_of(tmp_path, *RLOO, "method.args.max_steps=6")
+    spoiled(monkeypatch, RLOOTrainer, is_nan, range(3, 9))
+    code, said = worked(stage)
+    assert code == 1
+    assert "not finite from step 3 on; checkpoint-2 from before is kept" in said
+
+
+def test_a_reward_that_raises_is_named_and_the_checkpoint_before_it_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(rloo, "build_rewards", lambda node: [Faulty("raise")])
+    stage = stage_of(tmp_path, *RLOO)
+    assert worked(stage) == (1, "RuntimeError: reward faulty raised ZeroDivisionError: no words")
+    assert saved(stage) == ["checkpoint-1"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("nan", "returned nan for 'long'"),
+        ("text", "returned 'good' for 'long'"),
+        ("list", "returned [1.0] for 'long'"),
+        ("short", "returned 1 values for 2 completions"),
+        ("nothing", "returned None for 2 completions"),
+    ],
+)
+def test_a_reward_that_returns_garbage_is_named(fault, says):
+    reward = Faulty(fault, calls=1)
+    with pytest.raises(RuntimeError, match=re.escape(f"reward faulty {says}")):
+        scores(reward, [[], []], ["long", "short"], {})
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def remount(folder: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint_and_the_run_goes_on_from_it(small_disk, run_main):
+    words = (*SFT, "stages.sft.args.max_steps=40", "checkpoints.keep=99", f"runs_dir={small_disk}")
+    stage = stage_of(small_disk, *words)
+    code, out, errors = run_main(*words)
+    kept = saved(stage)
+    assert code == 1, out
+    assert f"no space left to write in {stage.folder}; {kept[-1]} from before is kept" in errors
+    assert stage.state == "failed"
+    assert 1 < len(kept) < 40
+    assert finite(stage)
+    remount(small_disk, "size=200m")
+    code, out, errors = run_main(*words)
+    assert code == 0, out
+    assert f"resuming from {kept[-1]}" in out
+
+
+def test_a_disk_that_others_filled_is_one_line(small_disk, run_main):
+    descriptor = os.open(small_disk / "of-others", os.O_WRONLY | os.O_CREAT)
+    with suppress(OSError):
+        while os.write(descriptor, bytes(4096)):
+            pass
+    os.close(descriptor)
+    code, _, errors = run_main(*SFT, f"runs_dir={small_disk}")
+    assert code in (1, 2)
+    assert "No space left on device" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_folder_that_became_read_only_is_one_line(small_disk, run_main):
+    stage = stage_of(small_disk, *SFT)
+    stage.folder.mkdir()
+    (stage.folder / ".lock").touch()
+    remount(small_disk, "ro")
+    code, _, errors = run_main(*SFT, f"runs_dir={small_disk}")
+    assert code == 2
+    assert errors.startswith(f"error: runs_dir={small_disk}: cannot write there (Read-only file system)")
+    assert len(errors.splitlines()) == 1
+
+
+def start(runs: Path, *words: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "qwen_align", *words, f"runs_dir={runs}"]
+    path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def once(condition, process: "subprocess.Popen[str]") -> None:
+    deadline = time.time() + 240
+    while not condition():
+        if process.poll() is not None or time.time() > deadline:
+            process.kill()
+            pytest.fail(f"it never came so far; the program said:\n{process.communicate()[0][-3000:]}")
+        time.sleep(0.05)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_killed_parent_loses_nothing_and_two_parents_share_what_is_left(tmp_path):
+    words = (*SFT, "stages.sft.args.max_steps=60", "stages.sft.args.save_steps=20", "stages.sft.args.logging_steps=1")
+    stage = stage_of(tmp_path, *words)
+    log = stage.folder / "metrics.jsonl"
+    first = start(tmp_path, *words)
+    once(lambda: any(line["step"] >= 5 for line in run_folder.read_jsonl(log)), first)
+    first.kill()
+    worker_pid = run_folder.read_json(stage.folder / "run.json")["pid"]
+    deadline = time.time() + 60
+    while not gone(worker_pid) and time.time() < deadline:
+        time.sleep(0.05)
+    first.communicate()
+    assert stage.state == "interrupted", "the worker was told, saved and left"
+    assert len(saved(stage)) >= 1
+
+    both = [start(tmp_path, *words) for _ in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum("is in use by process" in text for text in said) == 1
+    assert sum("resuming from checkpoint-" in text for text in said) == 1
+    assert [line["step"] for line in run_folder.read_jsonl(log) if "loss" in line] == list(range(1, 61))
+
+
+def test_a_reward_that_hangs_is_named_on_ctrl_c_and_a_second_one_ends_it(tmp_path):
+    words = (*RLOO, "reward=constraints", "reward._target_=faulty.Faulty")
+    stage = stage_of(tmp_path, *words)
+    program = start(tmp_path, *words)
+    log = stage.folder / "log.txt"
+    once(lambda: log.is_file() and "hanging" in log.read_text(), program)
+    program.send_signal(signal.SIGINT)
+    once(lambda: "stopping after this step" in log.read_text(), program)
+    assert "faulty.py" in log.read_text().rpartition("stopping after this step")[2]
+    program.send_signal(signal.SIGINT)
+    said, _ = program.communicate(timeout=60)
+    assert program.returncode == 1, said
+    assert "the same command goes on from its last checkpoint" in said
+    assert saved(stage) == ["checkpoint-1"]
