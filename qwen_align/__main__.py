@@ -79,7 +79,9 @@ def _composed(words: list[str]) -> tuple[DictConfig, dict[str, str], list[str]]:
 
 def _told(runtime: Any) -> tuple[dict[str, str], list[str]]:
     """(group -> option, words) of a job that Hydra composed."""
-    return {k: v for k, v in runtime.runtime.choices.items() if v and "/" not in k}, list(runtime.overrides.task)
+    # Words as they were typed: a list of OmegaConf's would put values in place of ${...}.
+    words: list[str] = OmegaConf.to_container(runtime.overrides.task, resolve=False)  # type: ignore[assignment]
+    return {k: v for k, v in runtime.runtime.choices.items() if v and "/" not in k}, words
 
 
 def _job(job: DictConfig) -> float | None:

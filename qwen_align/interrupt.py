@@ -13,11 +13,13 @@ class Interrupted(BaseException):
 _state = {"asked": False, "deferred": False}
 
 
-def _on_signal(_number: int, _frame: FrameType | None) -> None:
+def _on_signal(_number: int, frame: FrameType | None) -> None:
     _state["asked"] = True
     if not _state["deferred"]:
         raise Interrupted
-    print("\nstopping after this step; once more to stop at once", flush=True)
+    # A reward function that hangs never lets the step end: this line says which one it is.
+    where = f" (now in {frame.f_code.co_filename}:{frame.f_lineno}, {frame.f_code.co_name})" if frame else ""
+    print(f"\nstopping after this step{where}; once more to stop at once", flush=True)
 
 
 def install() -> None:

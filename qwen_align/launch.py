@@ -11,10 +11,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from types import FrameType
-from typing import IO, BinaryIO
+from typing import IO
 
 import yaml
 
@@ -112,17 +113,24 @@ def _forwarded(child: "subprocess.Popen[bytes]", politely: Callable[[], None]) -
             signal.signal(number, handler)
 
 
-def _stream(source: IO[bytes], log: BinaryIO) -> None:
-    """Copy output to the terminal as it comes, and to the log without the steps of progress bars."""
-    line = b""
+def _stream(source: IO[bytes], log: FileIO) -> None:
+    """Copy output to the terminal as it comes, and to the log without the steps of progress bars.
+
+    A log that can't be written, on a full disk, ends no stage: the worker says what happened, and the terminal shows it.
+    """
+    line, lost = b"", False
     while chunk := os.read(source.fileno(), 65536):
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
         *complete, line = (line + chunk).split(b"\n")
-        for text in complete:
-            log.write(text.rstrip(b"\r").rpartition(b"\r")[2] + b"\n")
-        log.flush()
-    log.write(line.rpartition(b"\r")[2])
+        try:
+            for text in complete if not lost else []:
+                log.write(text.rstrip(b"\r").rpartition(b"\r")[2] + b"\n")
+        except OSError as error:
+            lost = True
+            print(f"log.txt ends here: {error.strerror}", flush=True)
+    with suppress(OSError):
+        log.write(line.rpartition(b"\r")[2])
 
 
 def _blame(folder: Path, processes: int, code: int) -> int:
@@ -173,7 +181,7 @@ def run(folder: Path, hardware: Hardware, lock: int) -> int:
     _same_as_before(folder, hardware)
     ranks.forget(folder)
     sys.stdout.flush()
-    with (folder / "log.txt").open("ab") as log:
+    with (folder / "log.txt").open("ab", buffering=0) as log:
         child = subprocess.Popen(
             command(hardware, folder),
             # The launcher hands its stdin on: workers see it end when this program is gone.

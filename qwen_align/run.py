@@ -73,17 +73,15 @@ def _failure(stage: Stage, code: int) -> StageFailed:
     log = shown(stage.folder / "log.txt")
     if code == launch.USER_ERROR:
         return StageFailed(manifest.get("error") or f"{stage.method} stopped, see {log}", code)
+    saved = run_folder.checkpoints(stage.folder)
+    drawn = any((stage.folder / name).is_file() for name in ("completions.jsonl", "answers.jsonl"))
+    again = "goes on with what is drawn" if drawn else "begins this stage again"
+    again = f"goes on from step {saved[-1].name.rpartition('-')[2]}" if saved else again
     if code == launch.INTERRUPTED:
-        saved = run_folder.checkpoints(stage.folder)
-        drawn = any((stage.folder / name).is_file() for name in ("completions.jsonl", "answers.jsonl"))
-        again = "goes on with what is drawn" if drawn else "begins this stage again"
-        again = f"goes on from step {saved[-1].name.rpartition('-')[2]}" if saved else again
         return StageFailed(f"{stage.method} was interrupted; the same command {again}", code)
     if code < 0:
         run_folder.update(stage.folder, state="interrupted", error=f"ended by signal {-code}")
-        return StageFailed(
-            f"{stage.method} was ended by signal {-code}; the same command goes on from its last checkpoint", 1
-        )
+        return StageFailed(f"{stage.method} was ended by signal {-code}; the same command {again}", 1)
     return StageFailed(
         f"{stage.method} failed: {manifest.get('error', f'exit code {code}')}; the whole story is in {log}", 1
     )
@@ -133,7 +131,8 @@ def _next_command(last: Stage, words: list[str]) -> str:
     if last.method == "synthesize":
         extra = f"data.extra={shown(last.folder / 'demonstrations.jsonl')}"
         return shlex.join(["python", "-m", "qwen_align", *kept, "method=sft", extra])
-    start = last.parents.get("init", last)
+    best = run_folder.read_json(last.folder / "metrics.json").get("headline", {}).get("name", "").rpartition(" of ")[2]
+    start = last.parents.get(f"policy {best}") or last.parents.get("init", last)
     return shlex.join(["python", "-m", "qwen_align", *kept, "method=evaluate", f"init={shown(start.folder)}"])
 
 

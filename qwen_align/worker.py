@@ -7,6 +7,7 @@ parent dies is told to stop.
 """
 
 import ctypes
+import io
 import os
 import resource
 import signal
@@ -39,6 +40,29 @@ def _end_with_stdin() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+class _Output(io.FileIO):
+    """stdout or stderr as long as the parent reads it, then log.txt: saving must not fail on a line that nobody reads."""
+
+    def __init__(self, descriptor: int, folder: Path) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.folder = folder
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            with (self.folder / "log.txt").open("ab") as log:
+                os.dup2(log.fileno(), self.fileno())
+            return super().write(data)
+
+
+def _outlive_parent(folder: Path) -> None:
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        getattr(sys, name).flush()
+        stream = io.TextIOWrapper(_Output(descriptor, folder), encoding="utf-8", errors="replace", write_through=True)
+        setattr(sys, name, stream)
 
 
 def _own_log(folder: Path, rank: int) -> None:
@@ -116,6 +140,7 @@ def run_stage(folder: Path, rank: int | None = None) -> int:
 def main() -> int:
     """A process of its own: listen to signals, end with the parent."""
     folder, launcher = Path(sys.argv[1]), os.environ.get("QWEN_ALIGN_LAUNCHER")
+    _outlive_parent(folder)
     interrupt.install()
     _end_with_parent()
     warnings.filterwarnings("ignore", category=FutureWarning)

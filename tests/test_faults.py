@@ -251,5 +251,5 @@ def test_a_reward_that_hangs_is_named_on_ctrl_c_and_a_second_one_ends_it(tmp_pat
     program.send_signal(signal.SIGINT)
     said, _ = program.communicate(timeout=60)
     assert program.returncode == 1, said
-    assert "the same command goes on from its last checkpoint" in said
+    assert "the same command goes on from step" in said
     assert saved(stage) == ["checkpoint-1"]

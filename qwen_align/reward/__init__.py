@@ -63,14 +63,18 @@ def scores(
     """What a reward says of each completion, cut to its `clip` if it has one; of the columns it sees those it needs.
 
     Raises:
-        RuntimeError: another number of values than completions, or one that is not finite.
+        RuntimeError: it raised, returned another number of values than completions, or one that is no finite number.
     """
-    values = reward.score(prompts, completions, **{key: columns[key] for key in reward.needs})
-    if len(values) != len(completions):
-        raise RuntimeError(f"reward {reward.name} returned {len(values)} values for {len(completions)} completions")
+    try:
+        values = reward.score(prompts, completions, **{key: columns[key] for key in reward.needs})
+    except Exception as error:
+        raise RuntimeError(f"reward {reward.name} raised {type(error).__name__}: {error}") from error
+    if not isinstance(values, (list, tuple)) or len(values) != len(completions):
+        shape = f"{len(values)} values" if isinstance(values, (list, tuple)) else f"{values!r:.100}"
+        raise RuntimeError(f"reward {reward.name} returned {shape} for {len(completions)} completions")
     for value, completion in zip(values, completions, strict=True):
-        if value is not None and not isfinite(value):
-            raise RuntimeError(f"reward {reward.name} returned {value} for {completion[:200]!r}")
+        if value is not None and not (isinstance(value, (int, float)) and isfinite(value)):
+            raise RuntimeError(f"reward {reward.name} returned {value!r} for {completion[:200]!r}")
     bounds = clipping(getattr(reward, "clip", None))
     if bounds is None:
         return values
