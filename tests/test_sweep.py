@@ -21,7 +21,9 @@ def stages_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ran: list[int] = []
 
     def fake(folder: Path, _hardware: object, _lock: int) -> int:
-        seed = int(next(line for line in (folder / "config.yaml").read_text().splitlines() if line.startswith("seed:"))[5:])
+        seed = int(
+            next(line for line in (folder / "config.yaml").read_text().splitlines() if line.startswith("seed:"))[5:]
+        )
         ran.append(seed)
         if seed == 3:
             run_folder.update(folder, state="failed", error="the third seed is unlucky")
