@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart bench test lint format clean
+.PHONY: help install quickstart bench test test-all lint format clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +24,11 @@ quickstart: .venv/installed ## SFT, RLOO and best-of-N on Countdown: two CPU cor
 bench: .venv/installed ## measure speed: make bench SUITE=verifier
 	$(BIN)/python -m qwen_align.bench suite=$(or $(SUITE),verifier) $(ARGS)
 
-test: .venv/installed ## the whole test suite, a process for each of two cores
+test: .venv/installed ## the test suite, a process for each of two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: .venv/installed ## with the tests of several processes that take minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m ""
 
 lint: .venv/installed ## ruff and mypy
 	$(BIN)/ruff check .

@@ -147,7 +147,7 @@ def encoder(runs):
     return folder
 
 
-@pytest.mark.parametrize("hardware", ["cpu_zero2", "cpu_zero3"])
+@pytest.mark.parametrize("hardware", [pytest.param("cpu_zero2", marks=pytest.mark.long), "cpu_zero3"])
 def test_rloo_on_two_processes_trains_on_whole_groups_with_a_reward_model(runs, one, encoder, hardware):
     words = [word for word in SFT if not word.startswith(("method=", "stages.rloo.args.num"))]
     folder = done(
@@ -176,6 +176,7 @@ def killed(folder: Path, words: tuple[str, ...]) -> tuple[Path, int, str]:
     return stage.folder, code, said
 
 
+@pytest.mark.long
 def test_a_killed_rank_ends_all_and_the_run_resumes_bit_for_bit(runs, ddp):
     words = (*SFT, "hardware=cpu_ddp")
     folder, code, said = killed(folder_in(runs, "killed"), words)
@@ -188,6 +189,7 @@ def test_a_killed_rank_ends_all_and_the_run_resumes_bit_for_bit(runs, ddp):
     assert curve(folder, "loss") == curve(ddp, "loss")
 
 
+@pytest.mark.long
 def test_a_stop_saves_at_the_same_step_everywhere_and_the_run_resumes_bit_for_bit(runs, zero2):
     words = (*SFT, "hardware=cpu_zero2")
     place = folder_in(runs, "stopped")

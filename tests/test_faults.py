@@ -216,6 +216,7 @@ def gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.long
 def test_a_killed_parent_loses_nothing_and_two_parents_share_what_is_left(tmp_path):
     words = (*SFT, "stages.sft.args.max_steps=60", "stages.sft.args.save_steps=20", "stages.sft.args.logging_steps=1")
     stage = stage_of(tmp_path, *words)
