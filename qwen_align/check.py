@@ -150,11 +150,12 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
     for node in (config["hardware"], config["tracking"], source, *rewards.values()):
         if node and "_target_" in node and schema.is_light(node["_target_"]):
             construct(node)
+    light = schema.is_light(data["_target_"])
+    built: Any = construct(data) if light else None
     views = schema.methods_of(data["_target_"])
-    if schema.is_light(data["_target_"]):
-        built = construct(data)
-        views = frozenset(built.views()) if hasattr(built, "views") else views  # a data set that depends on its files
-    if (views or schema.is_light(data["_target_"])) and settings["view"] not in views:
+    if hasattr(built, "views"):
+        views = frozenset(built.views())  # a data set that depends on its files
+    if (views or light) and settings["view"] not in views:
         targets = {option: groups.read("data", option)["_target_"] for option in groups.options("data")}
         having = [option for option, target in targets.items() if settings["view"] in schema.methods_of(target)]
         own = f"set data.{settings['view']}_path=FILE; " if f"{settings['view']}_path" in data else ""
@@ -162,19 +163,14 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
             f"data={choices['data']}: has no {settings['view']} view, which method={method} needs; "
             f"{own}data sets that have it: {', '.join(having) or 'none'}"
         )
-    judged = method in ("evaluate", "best_of_n", "synthesize") and schema.is_light(data["_target_"])
-    if judged and getattr(built, "verify", None) is None:
+    if light and method in ("evaluate", "best_of_n", "synthesize") and getattr(built, "verify", None) is None:
         raise ConfigError(
             f"data={choices['data']}: has no verifier, which method={method} needs; expected one with exact answers such as "
             "countdown or constraints, or method=compare, where a reward model can judge"
         )
     if method == "best_of_n":
         select.check(settings)
-        if (
-            settings["select"] == "majority"
-            and schema.is_light(data["_target_"])
-            and not getattr(built, "answer", None)
-        ):
+        if light and settings["select"] == "majority" and not getattr(built, "answer", None):
             raise ConfigError(
                 f"method.select=majority: data={choices['data']} gives no answer to vote on; expected verifier or reward"
             )

@@ -32,6 +32,11 @@ def has_gpu() -> bool:
     return bool(gpus())
 
 
+def search_path() -> str:
+    """PATH with this Python's own folder first, where ninja lies in a virtual environment that is not activated."""
+    return os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+
+
 def find(name: str) -> Path:
     """A file as the user names it, or beside conf/, where launch/ lies."""
     own = Path(name).expanduser()
@@ -159,9 +164,8 @@ class Hardware:
                 f"hardware.deepspeed={self.deepspeed}: zero_optimization.stage is {stage}; expected 1, 2 or 3"
             )
         compiles = not self.on_gpu or any("offload" in key for key in zero)
-        places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
         for tool in (os.environ.get("CXX", "c++"), "ninja") if compiles else ():
-            if shutil.which(tool, path=places) is None:
+            if shutil.which(tool, path=search_path()) is None:
                 raise ConfigError(
                     f"hardware.deepspeed={self.deepspeed}: DeepSpeed compiles a part of itself here and {tool} is missing; "
                     "expected g++ and ninja (apt install g++ ninja-build), or hardware=cpu_ddp, which compiles nothing"

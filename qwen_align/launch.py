@@ -21,7 +21,7 @@ import yaml
 
 from qwen_align import ranks, run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.hardware import Hardware, find, has_gpu
+from qwen_align.hardware import Hardware, find, has_gpu, search_path
 
 __all__ = ["INTERRUPTED", "USER_ERROR", "Hardware", "has_gpu", "run"]
 INTERRUPTED, USER_ERROR = 130, 2  # exit codes of a worker
@@ -29,23 +29,18 @@ INTERRUPTED, USER_ERROR = 130, 2  # exit codes of a worker
 
 def environment(hardware: Hardware) -> dict[str, str]:
     """The children's environment. One process alone sees one GPU: TRL refuses several in one process."""
-    dropped = [
-        "HYDRA_FULL_ERROR",
-        *(ranks.PLACE if hardware.launcher != "srun" else ()),
-    ]  # of a launcher around this program
+    around = ranks.PLACE if hardware.launcher != "srun" else ()  # of a launcher around this program
+    dropped = ("HYDRA_FULL_ERROR", *around)
     values = {k: v for k, v in os.environ.items() if k not in dropped} | {
         "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1",
         "TQDM_MININTERVAL": "1", "DS_LOG_LEVEL": "error", "TRANSFORMERS_VERBOSITY": "error",
         "QWEN_ALIGN_LAUNCHER": hardware.launcher if hardware.distributed else "",
         "QWEN_ALIGN_LIFELINE": "stdin" if hardware.distributed and hardware.local else "",
-        # Where ninja lies in a virtual environment that is not activated.
-        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
+        "PATH": search_path(),
     }  # fmt: skip
     if not hardware.on_gpu:
-        values |= {
-            "CUDA_VISIBLE_DEVICES": "",
-            "DS_ACCELERATOR": "cpu",
-        }  # DeepSpeed looks for one otherwise, and says so
+        values["CUDA_VISIBLE_DEVICES"] = ""
+        values["DS_ACCELERATOR"] = "cpu"  # DeepSpeed looks for one otherwise, and says so
     elif hardware.local:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(hardware.processes)))
         values["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[: hardware.processes])

@@ -82,7 +82,6 @@ def settings(config: dict[str, Any], method: str, start: str) -> dict[str, Any]:
     chosen = copy.deepcopy({k: config[k] for k in keys})
     mine = copy.deepcopy(config["method"])
     if method == "reward":
-        mine.pop("reward", None)
         chosen["reward"] = {k: v for k, v in chosen["reward"].items() if k not in _NEUTRAL_REWARD}
     for name, node in reward_nodes(mine.get("reward")).items():
         if node.get("folder"):

@@ -243,10 +243,25 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-def write(folder: Path, stages: "list[Stage]") -> None:
-    """Write the pages and plots of a job, the asked-for stage last, into its own folder or the last stage's run folder."""
+def write_pages(
+    folder: Path, stem: str, title: str, summary: str, content: list[Section], plots: dict[str, str]
+) -> None:
+    """Write stem.html and stem.md; plots are PNG files by name, base64."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    templates.filters["fenced"] = _fenced
+    for suffix in ("html", "md"):
+        page = templates.get_template(f"report.{suffix}.jinja")
+        text = page.render(title=title, summary=summary, sections=content, plots=plots)
+        run_folder.write_text(folder / f"{stem}.{suffix}", text)
+
+
+def write(folder: Path, stages: "list[Stage]") -> None:
+    """Write the pages and plots of a job, the asked-for stage last, into its own folder or the last stage's run folder."""
     folder.mkdir(parents=True, exist_ok=True)
     evidence, last = gather(stages), stages[-1]
     in_run_folder = folder.resolve() in [stage.folder.resolve() for stage in stages] or (folder / "run.json").exists()
@@ -258,16 +273,8 @@ def write(folder: Path, stages: "list[Stage]") -> None:
             plots[name] = base64.b64encode((folder / name).read_bytes()).decode()
         else:
             (folder / name).unlink(missing_ok=True)  # of an earlier job with this name
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    templates.filters["fenced"] = _fenced
     content = [s for s in sections(evidence, folder, plots) if len(s.table) > 1 or s.plot or s.samples or s.terms]
     title = ", ".join([last.method, *about]) if in_run_folder else folder.name
-    for page in ("report.html", "report.md"):
-        template = templates.get_template(f"{page}.jinja")
-        text = template.render(title=title, summary=summary_words(evidence), sections=content, plots=plots)
-        run_folder.write_text(folder / page, text)
+    write_pages(folder, "report", title, summary_words(evidence), content, plots)
     if not in_run_folder:
         run_folder.write_json(folder / "metrics.json", numbers(evidence))

@@ -159,11 +159,8 @@ def jobs_of(folder: Path) -> list[Job]:
     found = sorted((Job(**run_folder.read_json(p)) for p in folder.glob("*/job.json")), key=lambda job: job.number)
     for job in found:
         if job.state == "running":
-            job.state, job.error, job.code = (
-                "failed",
-                "ended without a word: killed from outside, as a memory limit does",
-                1,
-            )
+            job.state, job.code = "failed", 1
+            job.error = "ended without a word: killed from outside, as a memory limit does"
     return found
 
 
@@ -259,8 +256,6 @@ def write(folder: Path, path: str, command: str) -> list[Job]:
 
 
 def _pages(folder: Path, jobs: list[Job], command: str, seen: list[list[str]]) -> None:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     words = told_apart(jobs)
     lost: list[report.Row] = [["jobs", "state", "why"]]
     lost += [
@@ -274,23 +269,4 @@ def _pages(folder: Path, jobs: list[Job], command: str, seen: list[list[str]]) -
     content = [report.Section("Results", INTERVAL, [list(row) for row in seen])]
     content += [report.Section("Not finished", table=lost)] if len(lost) > 1 else []
     content.append(report.Section("Jobs", f"Command: {command}.", linked))
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    page = templates.get_template("report.html.jinja")
-    text = page.render(title=folder.name, summary=summary(jobs), sections=content, plots={})
-    run_folder.write_text(folder / "sweep.html", text)
-    parts = [f"# {folder.name}", summary(jobs)]
-    for section in content:
-        parts += [f"## {section.title}", *([section.words] if section.words else []), _markdown(section.table)]
-    run_folder.write_text(folder / "sweep.md", "\n\n".join(parts) + "\n")
-
-
-def _markdown(rows: list[report.Row]) -> str:
-    plain = [
-        [f"[{cell.text}]({cell.href})" if isinstance(cell, report.Link) else cell.replace("|", "\\|") for cell in row]
-        for row in rows
-    ]
-    lines = [f"| {' | '.join(' '.join(cell.split()) for cell in row)} |" for row in plain]
-    return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])
+    report.write_pages(folder, "sweep", folder.name, summary(jobs), content, {})

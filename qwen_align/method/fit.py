@@ -27,7 +27,6 @@ from transformers import (
 
 from qwen_align import check, interrupt, model, ranks, run_folder
 from qwen_align.method import faults
-from qwen_align.method.faults import on_any as _any
 
 
 def precision(hardware: dict[str, Any]) -> dict[str, bool]:
@@ -53,7 +52,7 @@ def arguments(config: dict[str, Any], folder: Path, **derived: Any) -> Any:
 
         deepspeed.init_distributed(
             dist_backend="gloo"
-        )  # else ZeRO-3 sees one process, as transformers starts torch's own
+        )  # transformers starts torch's own, and ZeRO-3 would see one process
     values = {
         "seed": config["seed"],
         "run_name": folder.name,
@@ -78,12 +77,7 @@ class Bar(ProgressCallback):
     """The trainer's progress bar with the numbers worth watching on it, instead of a line of forty at each logging step."""
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
         """Show loss or reward beside the bar."""
         shown = {k: f"{float(v):.3g}" for k, v in (logs or {}).items() if k in ("loss", "reward", "kl", "reward_std")}
@@ -104,12 +98,7 @@ class Recorder(TrainerCallback):
         run_folder.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
         """Append what the trainer logged."""
         if state.is_world_process_zero and logs:
@@ -118,7 +107,7 @@ class Recorder(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save where a resume is exact, and stop, once a stop was asked for; all processes at the same step."""
-        self.stopped = _any(interrupt.asked(), args)
+        self.stopped = faults.on_any(interrupt.asked(), args)
         if self.stopped:
             window = getattr(args, "steps_per_generation", 1) * getattr(args, "num_iterations", 1)
             control.should_save = (state.global_step * args.gradient_accumulation_steps) % window == 0 or window == 1

@@ -186,12 +186,7 @@ class Health(TrainerCallback):
                 self.see(line)
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
         """Look at what the trainer logged."""
         if state.is_world_process_zero and logs and "train_runtime" not in logs:
@@ -251,15 +246,8 @@ class HeldOut(TrainerCallback):
         assert self.judge is not None, "there are no rows without a judge"
         prompts = [row["prompt"] for row in self.rows]
         with undisturbed(policy):
-            answers = sample(
-                Transformers(),
-                prompts,
-                n=1,
-                temperature=0.0,
-                title="held-out",
-                policy=(policy, tokenizer),
-                **self.limits,
-            )
+            drawing: dict[str, Any] = {"n": 1, "temperature": 0.0, "policy": (policy, tokenizer), **self.limits}
+            answers = sample(Transformers(), prompts, title="held-out", **drawing)
             return [self.judge(answer.text, row) for (answer,), row in zip(answers, self.rows, strict=True)]
 
     def _note(self, policy: Any, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -85,7 +85,7 @@ def test_a_stop_request_ends_after_the_step_with_a_checkpoint(config, tmp_path, 
 
 def test_a_stop_that_another_process_was_asked_for_ends_this_one_too(config, tmp_path, monkeypatch):
     trainer = trainer_of(config, tmp_path)
-    monkeypatch.setattr(fit_module, "_any", lambda here, args: True)
+    monkeypatch.setattr(fit_module.faults, "on_any", lambda here, args: True)
     assert not interrupt.asked()
     with pytest.raises(interrupt.Interrupted):
         fit(trainer, tmp_path, [PROMPT])
