@@ -77,6 +77,12 @@ def _composed(words: list[str]) -> tuple[DictConfig, dict[str, str], list[str]]:
     return job, *_told(runtime)
 
 
+def planned(words: list[str]) -> list[Stage]:
+    """The stages of a command line, nothing started."""
+    with initialize_config_dir(str(groups.CONF), version_base="1.3"):
+        return _plan(*_composed([overrides.checked(word) for word in overrides.expanded(words)]))
+
+
 def _told(runtime: Any) -> tuple[dict[str, str], list[str]]:
     """(group -> option, words) of a job that Hydra composed."""
     # Words as they were typed: a list of OmegaConf's would put values in place of ${...}.

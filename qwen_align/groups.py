@@ -30,9 +30,9 @@ def _folders() -> list[Path]:
 
 
 def names() -> list[str]:
-    """The groups, in alphabetical order."""
+    """The groups, in alphabetical order; bench/ holds suites of another program."""
     found = {p.name for folder in _folders() if folder.is_dir() for p in folder.iterdir() if p.is_dir()}
-    return sorted(found - {"hydra"})
+    return sorted(found - {"hydra", "bench"})
 
 
 def options(group: str) -> list[str]:

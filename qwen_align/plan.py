@@ -89,6 +89,7 @@ def settings(config: dict[str, Any], method: str, start: str) -> dict[str, Any]:
     if files := _contents(config["data"]):
         chosen["files"] = files
     mine.pop("held_out_every", None)  # looking changes nothing
+    mine.pop("init", None)  # `start` says it, whatever the folder is called
     if "args" in mine:
         mine["args"] = {k: v for k, v in mine["args"].items() if k not in _NEUTRAL_ARGS}
         chosen["adapter"] = config["adapter"]

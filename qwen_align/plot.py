@@ -96,6 +96,26 @@ def draw(path: Path, panels: list[Panel]) -> None:
     temporary.replace(path)
 
 
+def intervals(path: Path, title: str, rows: dict[str, dict[str, float]]) -> None:
+    """Write one dot a row with its interval, the first row on top and its interval as a band behind the others."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 1.0 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    first = next(iter(rows.values()))
+    axes.axvspan(first["low"], first["high"], color=_COLOURS[0], alpha=0.12, linewidth=0)
+    for y, row in enumerate(rows.values()):
+        sides = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
+        axes.errorbar([row["mean"]], [y], xerr=sides, fmt="o", color=_COLOURS[0], markersize=5, capsize=3)
+    axes.set_yticks(range(len(rows)), [name.replace("_", " ") for name in rows])
+    axes.invert_yaxis()
+    axes.set(title=title)
+    axes.grid(alpha=0.25, axis="x")
+    axes.spines[["top", "right"]].set_visible(False)
+    FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
+
+
 def _draw_panel(axes: Any, panel: Panel) -> None:
     import numpy as np
     from matplotlib import ticker

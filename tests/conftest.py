@@ -10,12 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from qwen_align import __main__ as program
 from qwen_align import groups
-from qwen_align import overrides as overrides_module
 from qwen_align.plan import Stage
 
 
@@ -29,9 +27,7 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def planned(*overrides: str) -> list[Stage]:
     """The plan of a command line, nothing started."""
     GlobalHydra.instance().clear()
-    words = [overrides_module.checked(word) for word in overrides_module.expanded(list(overrides))]
-    with initialize_config_dir(str(groups.CONF), version_base="1.3"):
-        return program._plan(*program._composed(words))
+    return program.planned(list(overrides))
 
 
 @pytest.fixture

@@ -14,9 +14,13 @@ from qwen_align import groups
 
 FILES = sorted(groups.CONF.rglob("*.yaml"))
 WHOLE = ("experiment", "sweep")  # groups whose options are no components: they choose among those of the others
-COMPONENTS = [p for p in FILES if p.relative_to(groups.CONF).parts[0] not in (*WHOLE, "config.yaml")]
+SUITES = [p for p in FILES if p.parent.name == "bench"]  # of another program; tests/bench/ plans them
+COMPONENTS = [
+    p for p in FILES if p not in SUITES and p.relative_to(groups.CONF).parts[0] not in (*WHOLE, "config.yaml")
+]
 MODULES = {  # group -> where its targets live
     "adapter": ("qwen_align.model.", "peft."),
+    "bench": ("qwen_align.bench.",),
     "data": ("qwen_align.data.",),
     "generator": ("qwen_align.generator.",),
     "hardware": ("qwen_align.hardware.",),
@@ -70,16 +74,16 @@ def test_these_tests_see_every_yaml():
     experiments = [path for path in FILES if path.parent.name in WHOLE]
     assert len(COMPONENTS) >= 18
     assert len(experiments) >= 1
-    assert len(there) == len(COMPONENTS) + len(experiments) + 1, "and config.yaml"
+    assert len(there) == len(COMPONENTS) + len(SUITES) + len(experiments) + 1, "and config.yaml"
 
 
-@pytest.mark.parametrize("path", COMPONENTS, ids=label)
+@pytest.mark.parametrize("path", [*COMPONENTS, *SUITES], ids=label)
 def test_first_line_names_the_target(path):
     first = path.read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("_target_: ")
 
 
-@pytest.mark.parametrize("path", COMPONENTS, ids=label)
+@pytest.mark.parametrize("path", [*COMPONENTS, *SUITES], ids=label)
 def test_target_lives_in_the_module_of_its_group(path):
     target = yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"]
     assert target.startswith(MODULES[path.parent.name])
@@ -90,7 +94,7 @@ def test_a_method_is_the_module_of_its_name(path):
     assert node_of(path)["_target_"].rpartition(".")[0] == f"qwen_align.method.{path.stem}"
 
 
-@pytest.mark.parametrize("path", [p for p in COMPONENTS if p.parent.name != "method"], ids=label)
+@pytest.mark.parametrize("path", [*(p for p in COMPONENTS if p.parent.name != "method"), *SUITES], ids=label)
 def test_target_takes_the_keys(path):
     node = node_of(path)
     keys = node.keys() - {"_target_"}

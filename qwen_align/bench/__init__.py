@@ -1,19 +1,23 @@
-"""Speed, measured side by side in one run: ours and the usual way take turns, and a ratio comes with its spread.
+"""The study's tables, and speed: ours and the usual way take turns in one run, and a ratio comes with its spread.
 
-    python -m qwen_align.bench suite=verifier      (or: make bench SUITE=verifier)
+python -m qwen_align.bench suite=tiny      (or: make bench SUITE=verifier)
 
-A suite is a module here with `run(settings) -> list[Row]`.
+A suite is a YAML in conf/bench/: tables (bench/tables.py), or the `run` of a module here, which gives rows.
 """
 
+import base64
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from qwen_align import run_folder
+from qwen_align import plot, report, run_folder
+from qwen_align.bench import claims
+from qwen_align.run import table as text_table
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,35 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(suite: str, rows: list[Row], folder: Path, machine: dict[str, object]) -> None:
+def write(suite: str, rows: list[Row], folder: Path, machine: dict[str, Any]) -> None:
     """Print the table and write it as <suite>.md and <suite>.json."""
     print("\n" + table(rows))
     run_folder.write_text(folder / f"{suite}.md", f"# {suite}\n\n{table(rows)}")
     run_folder.write_json(folder / f"{suite}.json", {"suite": suite, **machine, "rows": [asdict(r) for r in rows]})
     print(f"written to {folder / suite}.json and .md")
+
+
+def write_tables(suite: str, tables: dict[str, Any], folder: Path, machine: dict[str, Any]) -> None:
+    """Print the tables and claims; write <suite>.json, .md and .html with a plot of each table."""
+    content, plots = claims.sections(tables), {}
+    for name, found in tables.items():
+        metric = next(iter(next(iter(found["rows"].values()))["metrics"]))
+        image = folder / f"{suite}-{name}.png"
+        plot.intervals(
+            image, f"{found['title']}: {metric}", {row: r["metrics"][metric] for row, r in found["rows"].items()}
+        )
+        plots[image.name] = base64.b64encode(image.read_bytes()).decode()
+        content.append(report.Section(f"{found['title']}: {metric}", plot=image.name))
+    verdicts = [claim["confirmed"] for found in tables.values() for claim in found["claims"]]
+    summary = (
+        f"{sum(verdicts)} of {len(verdicts)} claims are confirmed. {report.duration(machine['seconds'])} in this call, "
+        f"{machine['cores']} cores, {machine['date']}."
+    )
+    for section in content:
+        if section.table:
+            rows = [tuple(map(str, row)) for row in section.table]
+            print(f"\n{section.title}. {section.words}\n\n{text_table(rows)}")
+    print(f"\n{summary}")
+    report.write_pages(folder, suite, f"suite={suite}", summary, content, plots)
+    run_folder.write_json(folder / f"{suite}.json", {"suite": suite, **machine, "tables": tables})
+    print(f"written to {folder / suite}.html, .md and .json")

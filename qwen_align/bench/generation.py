@@ -52,15 +52,12 @@ def ours(policy: model.Policy, asked: list[Conversation], rows: int, longest: in
     return float(sum(completion.tokens for pool in found for completion in pool))
 
 
-def run(settings: dict[str, str]) -> list[Row]:
+def run(rounds: int, policy: str | None) -> list[Row]:
     """One row for each kind of prompt."""
-    rounds, folder = int(settings.pop("rounds", 5)), settings.pop("policy", None)
-    if settings:
-        raise ConfigError(f"{next(iter(settings))}: no such setting; this suite has rounds and policy")
-    if folder and not (Path(folder) / "model").is_dir():
-        raise ConfigError(f"policy={folder}: expected a finished run folder of a training method")
+    if policy and not (Path(policy) / "model").is_dir():
+        raise ConfigError(f"policy={policy}: expected a finished run folder of a training method")
     torch.manual_seed(0)
-    policy = model.from_run(Path(folder)) if folder else model.from_scratch(
+    measured = model.from_run(Path(policy)) if policy else model.from_scratch(
         "Numbers target + - * / ( ) = ; <think> </think> <answer> </answer>", 100, hidden_size=128, num_hidden_layers=3,
         intermediate_size=256, num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=512,
     )  # fmt: skip
@@ -68,6 +65,6 @@ def run(settings: dict[str, str]) -> list[Row]:
     for name, lengths in PROMPTS.items():
         asked = prompts(*lengths)
         note = f"{len(asked)} prompts x {SAMPLES}, {ROWS} completions a batch, {torch.get_num_threads()} threads"
-        one, other = (partial(way, policy, asked, ROWS, LONGEST) for way in (ours, plain))
+        one, other = (partial(way, measured, asked, ROWS, LONGEST) for way in (ours, plain))
         found.append(interleaved(name, "tokens", one, other, rounds, note))
     return found

@@ -76,38 +76,29 @@ def _same(ours: list[float], theirs: list[float], cut: list[bool]) -> float:
     return max(abs(a - b) for a, b, over in zip(ours, theirs, cut, strict=True) if not over)
 
 
-def run(settings: dict[str, str]) -> list[Row]:
+def run(rounds: int, texts: int, layers: int, batch: int, pairs: str | None) -> list[Row]:
     """Texts scored a second."""
     import tempfile
 
-    rounds, count, layers, batch = (
-        int(settings.pop(key, default))
-        for key, default in (("rounds", 3), ("texts", 200), ("layers", 6), ("batch", 32))
-    )
-    path = settings.pop("pairs", None)
-    if settings:
-        raise ConfigError(
-            f"{next(iter(settings))}: no such setting; this suite has rounds, texts, layers, batch and pairs"
-        )
-    texts = read(path, count) if path else made(count)
+    rows = read(pairs, texts) if pairs else made(texts)
     with tempfile.TemporaryDirectory() as folder:
-        model = scorer(texts, layers, Path(folder))
+        model = scorer(rows, layers, Path(folder))
         model._ready()
-    prompts, answers = [list(side) for side in zip(*texts, strict=True)]
+    prompts, answers = [list(side) for side in zip(*rows, strict=True)]
 
     def ours() -> float:
         model.score(prompts, answers)
-        return len(texts)
+        return len(rows)
 
     def theirs(padding: Any) -> Callable[[], float]:
-        return lambda: float(len(usual(model, texts, batch, padding)))
+        return lambda: float(len(usual(model, rows, batch, padding)))
 
     values = [value or 0.0 for value in model.score(prompts, answers)]
     encoded = model._ready().pairs.encode(prompts, answers)
-    differ = _same(values, usual(model, texts, batch, True), [row.truncated for row in encoded])
+    differ = _same(values, usual(model, rows, batch, True), [row.truncated for row in encoded])
     lengths = sorted(len(row.ids) for row in encoded)
     told = f"tokens: median {lengths[len(lengths) // 2]}, mean {sum(lengths) / len(lengths):.0f}, {lengths[-1]} at most"
-    note = f"{len(texts)} texts; {told}; scores differ by {differ:.0e} at most"
+    note = f"{len(rows)} texts; {told}; scores differ by {differ:.0e} at most"
     name = f"scoring, batches of {batch} padded to "
     return [
         interleaved(name + "their longest", "texts", ours, theirs(True), rounds, note),

@@ -147,11 +147,8 @@ def _math_row(path: str | None, rounds: int) -> Row:
     return interleaved("maths answers against Math-Verify", "verdicts", exact, direct, rounds, note)
 
 
-def run(settings: dict[str, str]) -> list[Row]:
+def run(rounds: int, gsm8k: str | None) -> list[Row]:
     """Countdown on plain arithmetic and on hostile text, maths on GSM8K answers."""
-    rounds, path = int(settings.pop("rounds", 15)), settings.pop("gsm8k", None)
-    if settings:
-        raise ConfigError(f"{next(iter(settings))}: no such setting; this suite has rounds and gsm8k")
     rows = []
     for count in (3, 4, 6):
         cases = arithmetic(count, 1000)
@@ -163,4 +160,4 @@ def run(settings: dict[str, str]) -> list[Row]:
             interleaved(name, "verdicts", _all(countdown.verify, cases), _all(UNSAFE_verdict, cases), rounds, note)
         )
     rows += [_hostile_row(name, case, rounds) for name, case in hostile().items()]
-    return [*rows, _math_row(path, max(rounds // 5, 3))]
+    return [*rows, _math_row(gsm8k, max(rounds // 5, 3))]

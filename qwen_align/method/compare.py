@@ -76,6 +76,7 @@ def compare(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     wins = against(measured, baseline)
     policies = {name: found.summary() | wins[name] for name, found in measured.items()}
     per_problem = {name: found.per_problem() for name, found in measured.items()}
+    run_folder.write_json(folder / "per_problem.json", per_problem)
     pairs = {
         f"{after}_minus_{before}": {
             key: interval.paired(per_problem[after][key], per_problem[before][key]) for key in per_problem[before]

@@ -50,4 +50,4 @@ def test_an_unknown_suite_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", "suite=verifer"])
     assert program.main() == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: suite=verifer: expected one of verifier, ") and "did you mean verifier?" in error
+    assert error.startswith("error: suite=verifer: expected one of generation, ") and "did you mean verifier?" in error

@@ -30,9 +30,7 @@ def test_texts_of_a_file_are_read(tmp_path):
 
 
 def test_a_row_says_how_far_the_scores_differ():
-    rows = reward.run({"rounds": "1", "texts": "8", "layers": "1", "batch": "4"})
+    rows = reward.run(rounds=1, texts=8, layers=1, batch=4, pairs=None)
     assert [row.unit for row in rows] == ["texts", "texts"]
     assert all(row.ratio > 0 for row in rows)
     assert "scores differ by" in rows[0].note
-    with pytest.raises(ConfigError, match="round: no such setting"):
-        reward.run({"round": "1"})

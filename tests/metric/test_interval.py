@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from qwen_align.metric import interval
@@ -74,3 +75,23 @@ def test_shares_that_are_all_0_are_no_certainty():
     assert interval.mean([0.0] * 20, shares=True) == interval.share([False] * 20)
     assert interval.mean([1.0] * 20, shares=True)["low"] < 0.85
     assert interval.mean([0.0] * 20) == {"mean": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_an_interval_over_seeds_and_problems_holds_both_and_is_wider_than_either():
+    rng = np.random.default_rng(0)
+    problems = rng.normal(0.0, 1.0, 400)
+    values = [problems + shift for shift in (-0.1, 0.0, 0.1)]
+    found = interval.crossed(values)
+    over_problems = interval.mean(np.mean(values, axis=0))
+    seeds = 4.302652729911275 * 0.1 / 3**0.5  # Student's t with two degrees of freedom
+    assert found["mean"] == pytest.approx(over_problems["mean"])
+    assert found["high"] - found["mean"] == pytest.approx(
+        np.hypot(seeds, over_problems["high"] - found["mean"]), abs=1e-3
+    )
+    assert found["mean"] - found["low"] == pytest.approx(
+        np.hypot(seeds, found["mean"] - over_problems["low"]), abs=1e-3
+    )
+
+
+def test_one_seed_knows_of_problems_alone():
+    assert interval.crossed([[0.0, 1.0, 1.0, 0.0]]) == interval.mean([0.0, 1.0, 1.0, 0.0])
