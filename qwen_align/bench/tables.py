@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from qwen_align.bench import claims
 from qwen_align.errors import ConfigError
+from qwen_align.launch import INTERRUPTED
 from qwen_align.plan import Stage
 from qwen_align.report import duration
 from qwen_align.run import StageFailed, shown, table
@@ -122,8 +123,9 @@ def _side_by_side(jobs: Sequence[Job], workers: int, logs: Path, title: str) -> 
             running.append(process)
             code = process.wait()
         took = duration(time.time() - began)
-        bar.write(f"{job.name}: {f'finished in {took}' if code == 0 else f'failed after {took}'}", file=sys.stdout)
-        bar.update()
+        ended = {0: "finished in", INTERRUPTED: "interrupted after"}.get(code, "failed after")
+        bar.write(f"{job.name}: {ended} {took}", file=sys.stdout)
+        bar.update(code == 0)
         if code:
             lost.append(f"{job.name}: {_last_error(log)}")
 
