@@ -179,7 +179,7 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
             'method.policies: expected at least two, for example {sft: ["method=sft"], rloo: ["method=rloo"]}'
         )
     if method == "dpo":
-        pairs(settings["args"])
+        pairs(settings["args"], config["hardware"]["processes"])
     if "args" in settings:
         _batches(settings, config["hardware"]["processes"])
 
@@ -202,7 +202,7 @@ def _batches(settings: dict[str, Any], processes: int) -> None:
         )
 
 
-def pairs(args: dict[str, Any]) -> None:
+def pairs(args: dict[str, Any], processes: int) -> None:
     """Raise ConfigError for settings of DPO that TRL would only notice at its first step, or not at all."""
     chosen, known = args["loss_type"], schema.losses()
     for name in [chosen] if isinstance(chosen, str) else chosen:
@@ -217,6 +217,11 @@ def pairs(args: dict[str, Any]) -> None:
     if args.get("truncation_mode", "keep_start") != "keep_start":
         raise ConfigError(
             f"method.args.truncation_mode={args['truncation_mode']}: long pairs are cut at their end; expected keep_start"
+        )
+    if args.get("precompute_ref_log_probs") and processes > 1:
+        raise ConfigError(
+            f"method.args.precompute_ref_log_probs=true: TRL does that in one process, and hardware.processes={processes}; "
+            "expected false"
         )
     smoothing = args.get("label_smoothing", 0.0)
     if "robust" in chosen and not 0 <= smoothing < 0.5:

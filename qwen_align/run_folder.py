@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import subprocess
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -83,17 +84,28 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether it is JSON to its end: trainers write into the file itself, so a kill can leave the beginning."""
+    try:
+        return bool(read_json(path))
+    except (OSError, ValueError):
+        return False
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first. trainer_state.json is written last, and without an optimizer a resume drifts.
 
-    Of several processes each writes its random state, unordered; DeepSpeed names its optimizer files in `latest`.
+    Of several processes each writes its random state, in no order, so the last file says nothing of them. DeepSpeed names its
+    optimizer files in `latest`.
     """
     processes = read_json(folder / "run.json").get("world_size", 1)
     random = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else []
     found = [
         path
         for path in (folder / "checkpoints").glob("checkpoint-*")
-        if all((path / name).is_file() for name in ("trainer_state.json", "scheduler.pt", *random))
+        if (path / "scheduler.pt").is_file()
+        and all(zipfile.is_zipfile(path / name) for name in random)  # a zip's directory is its end
+        and _is_whole(path / "trainer_state.json")
         and ((path / "optimizer.pt").is_file() or (path / "latest").is_file())
     ]
     return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))

@@ -334,13 +334,14 @@ def test_a_local_folder_is_not_asked_for(tmp_path):
         ({"beta": 0.0}, "beta=0.0: expected a number above 0"),
         ({"loss_type": ["robust"], "label_smoothing": 0.5}, "label_smoothing=0.5"),
         ({"truncation_mode": "keep_end"}, "truncation_mode=keep_end"),
+        ({"precompute_ref_log_probs": True}, r"precompute_ref_log_probs=true: .*hardware.processes=2; expected false"),
     ],
 )
 def test_settings_of_dpo_that_trl_notices_late_are_refused_first(changes, message):
     with pytest.raises(ConfigError, match=message):
-        check.pairs({"loss_type": ["sigmoid"], "beta": 0.1} | changes)
+        check.pairs({"loss_type": ["sigmoid"], "beta": 0.1} | changes, processes=2)
 
 
 def test_dpos_loss_types_are_those_that_trl_names():
     assert {"sigmoid", "ipo", "hinge", "robust", "sigmoid_norm", "sft"} <= set(schema.losses())
-    check.pairs({"loss_type": "ipo", "beta": 0.1})
+    check.pairs({"loss_type": "ipo", "beta": 0.1, "precompute_ref_log_probs": True}, processes=1)

@@ -8,15 +8,11 @@ rewards are no function of the seed alone and only sizes are compared.
 import math
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import planned
-from safetensors.torch import load_file
+from processes import finish, gone, logged, once, same_weights, start, weights
 from tiny import TINY
 
 from qwen_align import check, groups, launch, model, ranks, run, run_folder, worker
@@ -38,46 +34,11 @@ def stage_of(folder: Path, *words: str) -> Stage:
     return stage
 
 
-def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
-    """The program as a user starts it."""
-    argv = [sys.executable, "-m", "qwen_align", *words, f"runs_dir={folder}"]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
-
-
-def finish(child: "subprocess.Popen[str]") -> tuple[int, str]:
-    said, _ = child.communicate(timeout=600)
-    return child.returncode, said
-
-
 def done(folder: Path, *words: str) -> Path:
     """Run to the end; the run folder of the last stage."""
     code, said = finish(start(folder, *words))
     assert code == 0, said[-3000:]
     return stage_of(folder, *words).folder
-
-
-def once(condition: Callable[[], object]) -> None:
-    """Wait until it holds."""
-    deadline = time.time() + 300
-    while not condition():
-        assert time.time() < deadline, "it never came so far"
-        time.sleep(0.02)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def curve(folder: Path, key: str) -> list[float]:
-    return [line[key] for line in run_folder.read_jsonl(folder / "metrics.jsonl") if key in line]
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    a, b = (load_file(folder / "model" / "model.safetensors") for folder in (one, other))
-    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +82,10 @@ def test_sft_on_two_processes_is_sft_on_one(request, one, name, kind, stage):
     folder = request.getfixturevalue(name)
     manifest = run_folder.read_json(folder / "run.json")
     assert (manifest["world_size"], manifest["distributed_type"], manifest["zero_stage"]) == (2, kind, stage)
-    assert len(curve(folder, "loss")) == STEPS
-    assert curve(folder, "loss") == pytest.approx(curve(one, "loss"), rel=1e-4)
-    assert curve(folder, "grad_norm") == pytest.approx(curve(one, "grad_norm"), rel=1e-3)
-    assert curve(folder, "num_tokens") == curve(one, "num_tokens"), "the same demonstrations at each step"
+    assert len(logged(folder, "loss")) == STEPS
+    assert logged(folder, "loss") == pytest.approx(logged(one, "loss"), rel=1e-4)
+    assert logged(folder, "grad_norm") == pytest.approx(logged(one, "grad_norm"), rel=1e-3)
+    assert logged(folder, "num_tokens") == logged(one, "num_tokens"), "the same demonstrations at each step"
     expected, _ = model.from_run(one)
     policy, tokenizer = model.from_run(folder)
     for (key, a), (_, b) in zip(expected.named_parameters(), policy.named_parameters(), strict=True):
@@ -168,7 +129,7 @@ def killed(folder: Path, words: tuple[str, ...]) -> tuple[Path, int, str]:
     """Rank 1 killed after the first checkpoint: the run folder, exit code and output."""
     child = start(folder, *words)
     stage = stage_of(folder, *words)
-    once(lambda: run_folder.checkpoints(stage.folder))
+    once(lambda: run_folder.checkpoints(stage.folder), child)
     pids = [word["pid"] for word in ranks.words(stage.folder).values()]
     os.kill(ranks.words(stage.folder)[1]["pid"], signal.SIGKILL)
     code, said = finish(child)
@@ -186,7 +147,19 @@ def test_a_killed_rank_ends_all_and_the_run_resumes_bit_for_bit(runs, ddp):
     assert done(folder.parent, *words) == folder
     assert "resuming from checkpoint-" in (folder / "log.txt").read_text()
     assert same_weights(ddp, folder)
-    assert curve(folder, "loss") == curve(ddp, "loss")
+    assert logged(folder, "loss") == logged(ddp, "loss")
+
+
+@pytest.mark.long
+def test_a_killed_rank_under_zero2_with_an_adapter_resumes_bit_for_bit(runs):
+    words = (*SFT, "hardware=cpu_zero2", "adapter=lora")
+    expected = done(folder_in(runs, "adapter"), *words)
+    assert any(name.startswith("adapter_model") for name in weights(expected)), "it is compared too"
+    folder, code, said = killed(folder_in(runs, "killed_adapter"), words)
+    assert code == 1, said
+    assert done(folder.parent, *words) == folder
+    assert "resuming from checkpoint-" in (folder / "log.txt").read_text()
+    assert same_weights(expected, folder)
 
 
 @pytest.mark.long
@@ -195,7 +168,7 @@ def test_a_stop_saves_at_the_same_step_everywhere_and_the_run_resumes_bit_for_bi
     place = folder_in(runs, "stopped")
     folder = stage_of(place, *words).folder
     child = start(place, *words)
-    once(lambda: curve(folder, "loss"))
+    once(lambda: logged(folder, "loss"), child)
     child.send_signal(signal.SIGTERM)
     code, said = finish(child)
     assert code == launch.INTERRUPTED, said[-3000:]

@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 import torch
 from conftest import planned
 from faulty import Faulty
+from processes import gone, logged, once, start
 from safetensors.torch import load_file
 from tiny import TINY
 from trl import RLOOTrainer, SFTTrainer
@@ -193,41 +192,15 @@ def test_a_folder_that_became_read_only_is_one_line(small_disk, run_main):
     assert len(errors.splitlines()) == 1
 
 
-def start(runs: Path, *words: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "qwen_align", *words, f"runs_dir={runs}"]
-    path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
-    environment = os.environ | {"PYTHONPATH": path}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-
-
-def once(condition, process: "subprocess.Popen[str]") -> None:
-    deadline = time.time() + 240
-    while not condition():
-        if process.poll() is not None or time.time() > deadline:
-            process.kill()
-            pytest.fail(f"it never came so far; the program said:\n{process.communicate()[0][-3000:]}")
-        time.sleep(0.05)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 @pytest.mark.long
 def test_a_killed_parent_loses_nothing_and_two_parents_share_what_is_left(tmp_path):
     words = (*SFT, "stages.sft.args.max_steps=60", "stages.sft.args.save_steps=20", "stages.sft.args.logging_steps=1")
     stage = stage_of(tmp_path, *words)
-    log = stage.folder / "metrics.jsonl"
     first = start(tmp_path, *words)
-    once(lambda: any(line["step"] >= 5 for line in run_folder.read_jsonl(log)), first)
+    once(lambda: len(logged(stage.folder, "loss")) >= 5, first)
     first.kill()
     worker_pid = run_folder.read_json(stage.folder / "run.json")["pid"]
-    deadline = time.time() + 60
-    while not gone(worker_pid) and time.time() < deadline:
-        time.sleep(0.05)
+    once(lambda: gone(worker_pid))
     first.communicate()
     assert stage.state == "interrupted", "the worker was told, saved and left"
     assert len(saved(stage)) >= 1
@@ -237,7 +210,8 @@ def test_a_killed_parent_loses_nothing_and_two_parents_share_what_is_left(tmp_pa
     assert [process.returncode for process in both] == [0, 0], said
     assert sum("is in use by process" in text for text in said) == 1
     assert sum("resuming from checkpoint-" in text for text in said) == 1
-    assert [line["step"] for line in run_folder.read_jsonl(log) if "loss" in line] == list(range(1, 61))
+    steps = [line["step"] for line in run_folder.read_jsonl(stage.folder / "metrics.jsonl") if "loss" in line]
+    assert steps == list(range(1, 61))
 
 
 def test_a_reward_that_hangs_is_named_on_ctrl_c_and_a_second_one_ends_it(tmp_path):

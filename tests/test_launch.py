@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,10 @@ def test_slurm_starts_a_task_for_each_process(tmp_path, in_a_slurm_job):
 def test_a_run_does_not_go_on_from_checkpoints_of_another_world(tmp_path):
     step = tmp_path / "checkpoints" / "checkpoint-2"
     step.mkdir(parents=True)
-    for name in ("trainer_state.json", "scheduler.pt", "optimizer.pt", "rng_state_0.pth", "rng_state_1.pth"):
-        (step / name).touch()
+    for name in ("trainer_state.json", "scheduler.pt", "optimizer.pt"):
+        (step / name).write_text('{"global_step": 2}')
+    for rank in range(2):
+        zipfile.ZipFile(step / f"rng_state_{rank}.pth", "w").close()  # what torch.save writes is a zip
     run_folder.update(tmp_path, world_size=2, zero_stage=None)
     (tmp_path / "config.yaml").write_text("method: {args: {}}\n")
     with (tmp_path / ".lock").open("w") as lock, pytest.raises(ConfigError, match=r"with 2 process\(es\).*force=true"):

@@ -2,6 +2,7 @@
 
 import json
 
+import torch
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
 
 from qwen_align import hardware, ranks, run_folder
@@ -76,10 +77,14 @@ def test_a_checkpoint_of_two_processes_needs_the_random_state_of_both(tmp_path):
     step = tmp_path / "checkpoints" / "checkpoint-2"
     step.mkdir(parents=True)
     run_folder.update(tmp_path, world_size=2)
-    for name in ("trainer_state.json", "scheduler.pt", "optimizer.pt", "rng_state_0.pth"):
-        (step / name).touch()
+    for name in ("trainer_state.json", "scheduler.pt", "optimizer.pt"):
+        (step / name).write_text('{"global_step": 2}')
+    torch.save({"cpu": torch.get_rng_state()}, step / "rng_state_0.pth")
     assert run_folder.checkpoints(tmp_path) == []
-    (step / "rng_state_1.pth").touch()
+    whole = (step / "rng_state_0.pth").read_bytes()
+    (step / "rng_state_1.pth").write_bytes(whole[: len(whole) // 2])
+    assert run_folder.checkpoints(tmp_path) == [], "rank 1 was killed while it wrote"
+    (step / "rng_state_1.pth").write_bytes(whole)
     assert run_folder.checkpoints(tmp_path) == [step]
 
 
@@ -87,7 +92,7 @@ def test_deepspeeds_optimizer_files_are_known_by_their_index(tmp_path):
     step = tmp_path / "checkpoints" / "checkpoint-2"
     step.mkdir(parents=True)
     for name in ("trainer_state.json", "scheduler.pt"):
-        (step / name).touch()
+        (step / name).write_text('{"global_step": 2}')
     assert run_folder.checkpoints(tmp_path) == []
     (step / "latest").write_text("global_step2")
     assert run_folder.checkpoints(tmp_path) == [step]

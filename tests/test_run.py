@@ -6,11 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from processes import finish, logged, once, same_weights, start
 from tiny import TINY
 
 from qwen_align import run, run_folder
@@ -21,62 +19,42 @@ LONG = (
 )  # fmt: skip
 
 
-def start(runs: Path, *words: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "qwen_align", *LONG, f"runs_dir={runs}", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ))
-
-
-def wait_for_step(folder: Path, step: int, process: "subprocess.Popen[str]") -> None:
-    deadline = time.time() + 240
-    while time.time() < deadline and process.poll() is None:
-        if any(line["step"] >= step for line in run_folder.read_jsonl(folder / "metrics.jsonl")):
-            return
-        time.sleep(0.05)
-    process.kill()
-    pytest.fail(f"step {step} was never logged; the program said:\n{process.communicate()[0][-3000:]}")
-
-
 @pytest.mark.slow
 def test_interrupted_and_killed_runs_end_with_the_weights_of_an_uninterrupted_one(tmp_path, stages_of):
     runs = tmp_path / "runs"
     sft, rloo = stages_of(*LONG, f"runs_dir={runs}", "method=rloo")
 
-    first = start(runs, "method=rloo")
-    wait_for_step(rloo.folder, 6, first)
+    first = start(runs, *LONG, "method=rloo")
+    once(lambda: len(logged(rloo.folder, "reward")) >= 6, first)
     first.send_signal(signal.SIGTERM)
-    said, _ = first.communicate(timeout=300)
-    assert first.returncode == 130, said
+    code, said = finish(first)
+    assert code == 130, said
     assert rloo.state == "interrupted"
     assert "goes on from step" in said
     assert sft.state == "finished"
     sft_written = (sft.folder / "metrics.json").stat().st_mtime_ns
 
-    second = start(runs, "method=rloo")
+    second = start(runs, *LONG, "method=rloo")
     stopped_at = int(run_folder.checkpoints(rloo.folder)[-1].name.rpartition("-")[2])
-    wait_for_step(rloo.folder, stopped_at + 8, second)
+    once(lambda: len(logged(rloo.folder, "reward")) >= stopped_at + 8, second)
     os.kill(run_folder.read_json(rloo.folder / "run.json")["pid"], signal.SIGKILL)
-    said, _ = second.communicate(timeout=300)
-    assert second.returncode == 1, said
+    code, said = finish(second)
+    assert code == 1, said
     assert "ended by signal 9" in said
 
-    third = start(runs, "method=rloo")
-    said, _ = third.communicate(timeout=300)
-    assert third.returncode == 0, said
+    code, said = finish(start(runs, *LONG, "method=rloo"))
+    assert code == 0, said
     assert "resuming from checkpoint-" in said
     assert (sft.folder / "metrics.json").stat().st_mtime_ns == sft_written, "the finished stage ran again"
     steps = [line["step"] for line in run_folder.read_jsonl(rloo.folder / "metrics.jsonl") if "reward" in line]
     assert steps == list(range(1, 41)), "the log has every step once"
-    assert any(line.get("grad_norm", 0) > 0 for line in run_folder.read_jsonl(rloo.folder / "metrics.jsonl"))
+    assert any(norm > 0 for norm in logged(rloo.folder, "grad_norm"))
 
     other = tmp_path / "other"
     shutil.copytree(sft.folder, other / sft.folder.name)
-    undisturbed = start(other, "method=rloo")
-    said, _ = undisturbed.communicate(timeout=300)
-    assert undisturbed.returncode == 0, said
-    expected = load_file(other / rloo.folder.name / "model" / "model.safetensors")
-    actual = load_file(rloo.folder / "model" / "model.safetensors")
-    assert expected.keys() == actual.keys()
-    assert all(expected[name].equal(actual[name]) for name in expected)
+    code, said = finish(start(other, *LONG, "method=rloo"))
+    assert code == 0, said
+    assert same_weights(other / rloo.folder.name, rloo.folder)
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def checkpoint(folder, step: int, *missing: str) -> None:
     path = folder / "checkpoints" / f"checkpoint-{step}"
     path.mkdir(parents=True)
     for name in {"trainer_state.json", "optimizer.pt", "scheduler.pt", "model.safetensors"} - set(missing):
-        (path / name).touch()
+        (path / name).write_text('{"global_step": 1}')
 
 
 def test_checkpoints_come_in_the_order_of_their_steps(tmp_path):
@@ -109,6 +109,13 @@ def test_checkpoints_come_in_the_order_of_their_steps(tmp_path):
 def test_an_incomplete_checkpoint_is_not_one(tmp_path, missing):
     checkpoint(tmp_path, 10)
     checkpoint(tmp_path, 20, missing)
+    assert [p.name for p in run_folder.checkpoints(tmp_path)] == ["checkpoint-10"]
+
+
+def test_a_checkpoint_whose_last_file_was_not_written_to_its_end_is_not_one(tmp_path):
+    checkpoint(tmp_path, 10)
+    checkpoint(tmp_path, 20)
+    (tmp_path / "checkpoints" / "checkpoint-20" / "trainer_state.json").write_text('{"global_step": 20, "log_hist')
     assert [p.name for p in run_folder.checkpoints(tmp_path)] == ["checkpoint-10"]
 
 

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from transformers import PreTrainedTokenizerBase
 from trl import DPOTrainer
 
-from qwen_align import run_folder
+from qwen_align import ranks, run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.method import evaluate, health, policy
 from qwen_align.method.fit import arguments, fit
@@ -93,9 +93,9 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     run_folder.record_view(folder, "preferences", rows)
     learner, tokenizer = policy.load(config)
     adapter = instantiate(config["adapter"], _convert_="object")
-    args = arguments(
-        config, folder, precompute_ref_log_probs=adapter is None and not given.get("sync_ref_model", False)
-    )
+    # Of several processes each would look for the file that rank 0 wrote under another name.
+    before = adapter is None and ranks.place()[1] == 1 and not given.get("sync_ref_model", False)
+    args = arguments(config, folder, precompute_ref_log_probs=before)
     # TRL would load the reference by the name that the policy came from, which one built in memory lacks.
     copied = adapter is None and not args.precompute_ref_log_probs
     trainer = TokenisedDPOTrainer(

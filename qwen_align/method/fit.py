@@ -137,6 +137,13 @@ def _part(trainer: Trainer) -> None:
     ranks.leave()
 
 
+def _take_no_more_steps(trainer: Trainer, last: Path) -> None:
+    """After a run that ended behind its last step, while it saved or measured: transformers would take one step more."""
+    state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+    if state.global_step >= state.max_steps:
+        trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
+
+
 def fit(
     trainer: Trainer, folder: Path, probes: list[list[dict[str, str]]], save: Callable[..., None] | None = None
 ) -> dict[str, Any]:
@@ -157,6 +164,7 @@ def fit(
     last = saved[-1] if saved else None
     if last:
         print(f"resuming from {last.name}", flush=True)
+        _take_no_more_steps(trainer, last)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Bar())
     recorder = Recorder(folder, int(last.name.rpartition("-")[2]) if last else 0)

@@ -1,16 +1,20 @@
 """What trainers let pass in silence is an error here."""
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 from datasets import Dataset
 from omegaconf import OmegaConf
+from processes import same_weights, weights
 from tiny import TINY
 from transformers import AutoTokenizer
 from trl import SFTTrainer
 
 from qwen_align import interrupt, model, run_folder
 from qwen_align.errors import ConfigError
+from qwen_align.method import faults, policy, rloo, sft
 from qwen_align.method import fit as fit_module
-from qwen_align.method import policy, rloo, sft
 from qwen_align.method.fit import arguments, fit
 from qwen_align.reward.countdown import CountdownReward
 
@@ -74,6 +78,15 @@ def test_an_incomplete_checkpoint_is_skipped_with_a_line(config, tmp_path, capsy
     assert "skipping checkpoint-3: it is incomplete" in capsys.readouterr().out
 
 
+def test_a_resume_after_the_last_step_takes_none_more(config, tmp_path):
+    fit(trainer_of(config, tmp_path, max_steps=3), tmp_path, [PROMPT])
+    before = weights(tmp_path)
+    shutil.rmtree(tmp_path / "model")
+    again = fit(trainer_of(config, tmp_path, max_steps=3), tmp_path, [PROMPT])
+    assert again["steps"] == 3, "two steps are an epoch, so there is more to read"
+    assert same_weights(before, tmp_path)
+
+
 def test_a_stop_request_ends_after_the_step_with_a_checkpoint(config, tmp_path, monkeypatch):
     trainer = trainer_of(config, tmp_path)
     monkeypatch.setitem(interrupt._state, "asked", True)
@@ -85,7 +98,8 @@ def test_a_stop_request_ends_after_the_step_with_a_checkpoint(config, tmp_path, 
 
 def test_a_stop_that_another_process_was_asked_for_ends_this_one_too(config, tmp_path, monkeypatch):
     trainer = trainer_of(config, tmp_path)
-    monkeypatch.setattr(fit_module.faults, "on_any", lambda here, args: True)
+    others = SimpleNamespace(**vars(faults) | {"on_any": lambda here, args: True})
+    monkeypatch.setattr(fit_module, "faults", others)  # where a stop is asked about, and not a loss
     assert not interrupt.asked()
     with pytest.raises(interrupt.Interrupted):
         fit(trainer, tmp_path, [PROMPT])
