@@ -108,7 +108,7 @@ def encoder(runs):
     return folder
 
 
-@pytest.mark.parametrize("hardware", [pytest.param("cpu_zero2", marks=pytest.mark.long), "cpu_zero3"])
+@pytest.mark.parametrize("hardware", ["cpu_zero2", "cpu_zero3"])
 def test_rloo_on_two_processes_trains_on_whole_groups_with_a_reward_model(runs, one, encoder, hardware):
     words = [word for word in SFT if not word.startswith(("method=", "stages.rloo.args.num"))]
     folder = done(
@@ -125,6 +125,25 @@ def test_rloo_on_two_processes_trains_on_whole_groups_with_a_reward_model(runs, 
     model.from_run(folder)
 
 
+@pytest.mark.long
+def test_dpo_on_two_processes_is_dpo_on_one(runs):
+    words = (
+        "experiment=quickstart_instruct", "method=dpo", "init=base", "data.problems=200", "data.pairs=160", "name=null",
+        "method.batch_size=8", "method.args.per_device_train_batch_size=4", "method.args.max_steps=8",
+        "method.args.logging_steps=1", "evaluation.problems=2", "evaluation.samples=1",
+    )  # fmt: skip
+    stage = stage_of(runs / "dpo_one", *words, "hardware.threads=1")
+    run.prepare(stage, afresh=False)
+    assert worker.run_stage(stage.folder) == 0
+    folder = done(folder_in(runs, "dpo_two"), *words, "hardware=cpu_ddp")
+    assert run_folder.read_json(folder / "run.json")["world_size"] == 2
+    assert len(logged(folder, "loss")) == 8
+    assert logged(folder, "loss") == pytest.approx(logged(stage.folder, "loss"), rel=1e-3)
+    assert logged(folder, "rewards/margins") == pytest.approx(
+        logged(stage.folder, "rewards/margins"), rel=0.05, abs=1e-4
+    )
+
+
 def killed(folder: Path, words: tuple[str, ...]) -> tuple[Path, int, str]:
     """Rank 1 killed after the first checkpoint: the run folder, exit code and output."""
     child = start(folder, *words)
@@ -137,7 +156,6 @@ def killed(folder: Path, words: tuple[str, ...]) -> tuple[Path, int, str]:
     return stage.folder, code, said
 
 
-@pytest.mark.long
 def test_a_killed_rank_ends_all_and_the_run_resumes_bit_for_bit(runs, ddp):
     words = (*SFT, "hardware=cpu_ddp")
     folder, code, said = killed(folder_in(runs, "killed"), words)

@@ -192,7 +192,6 @@ def test_a_folder_that_became_read_only_is_one_line(small_disk, run_main):
     assert len(errors.splitlines()) == 1
 
 
-@pytest.mark.long
 def test_a_killed_parent_loses_nothing_and_two_parents_share_what_is_left(tmp_path):
     words = (*SFT, "stages.sft.args.max_steps=60", "stages.sft.args.save_steps=20", "stages.sft.args.logging_steps=1")
     stage = stage_of(tmp_path, *words)
