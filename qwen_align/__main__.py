@@ -45,7 +45,8 @@ def _plan(job: DictConfig, choices: dict[str, str], words: list[str]) -> list[St
         # The command line wins over the experiment.
         for override in OverridesParser.create().parse_overrides(words):
             if override.key_or_group.startswith("method.") and not override.is_delete():
-                OmegaConf.update(job, override.key_or_group, override.value(), force_add=True)
+                whole = override.key_or_group == "method.policies"  # instead of the experiment's own, not beside them
+                OmegaConf.update(job, override.key_or_group, override.value(), merge=not whole, force_add=True)
         method_of = lambda name: _overlay(job, OmegaConf.create(groups.read("method", name)), name)  # noqa: E731
         stages = resolve(job, choices, method_of, _policies(job, words))
     for stage in stages:

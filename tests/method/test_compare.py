@@ -77,3 +77,9 @@ def test_a_judge_that_says_nothing_of_a_completion_is_an_error():
 def test_one_policy_is_nothing_to_compare(stages_of):
     with pytest.raises(ConfigError, match=r"method.policies: expected at least two"):
         stages_of("experiment=quickstart", "method=compare")
+
+
+def test_policies_of_the_command_line_stand_instead_of_the_experiments(stages_of):
+    words = 'method.policies={one: ["method=sft"], two: ["method=dpo"]}'
+    *_, last = stages_of("experiment=quickstart_instruct", words)
+    assert list(last.config["method"]["policies"]) == ["one", "two"]
