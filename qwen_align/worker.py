@@ -7,6 +7,7 @@ parent dies is told to stop.
 """
 
 import ctypes
+import gc
 import io
 import os
 import resource
@@ -100,7 +101,11 @@ def work(folder: Path) -> dict[str, Any]:
     tracking.start(folder)
     metrics: dict[str, Any] = {}
     try:
-        metrics = get_method(config["method"]["_target_"])(config, data, folder)
+        method = get_method(config["method"]["_target_"])
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
+        metrics = method(config, data, folder)
     finally:
         tracking.finish({k: v for k, v in metrics.get("headline", {}).items() if isinstance(v, float)})
     return metrics
@@ -144,6 +149,7 @@ def main() -> int:
     interrupt.install()
     _end_with_parent()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    gc.disable()  # until all is imported: looking for garbage among modules would take a quarter of the start
     if not launcher:
         return run_stage(folder)
     rank, _ = ranks.place()
