@@ -1,8 +1,8 @@
 """What the entrypoint costs: the same sft and rloo job through it and through a plain TRL script, taking turns.
 
 Both start from one policy and one file of rows, train as many steps and save the model. Counted are the training loop as the
-trainer itself reports it, and the whole process with start-up. Each run is a new job: nothing that datasets cached for an earlier
-one is found, so both tokenise. The first pair of each method warms the disk's cache and is left out.
+trainer itself reports it, and the whole process with start-up. Each run is a new job: nothing that datasets cached for an
+earlier one is found, so both tokenise. The first pair of each method warms the disk's cache and is left out.
 """
 
 import json
