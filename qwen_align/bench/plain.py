@@ -25,7 +25,7 @@ def main() -> None:
     method, folder, rows, out, steps = sys.argv[1:]
     shared: dict[str, Any] = {
         "output_dir": out, "max_steps": int(steps), "use_cpu": True, "bf16": False, "activation_checkpointing": False,
-        "report_to": "none", "save_strategy": "no", "seed": 0,
+        "report_to": "none", "save_steps": 1000, "seed": 0,  # saves at its last step, as TRL's defaults do
     }  # fmt: skip
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left" if method == "rloo" else "right")
     data = load_dataset("json", data_files=rows, split="train")
