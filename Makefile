@@ -25,10 +25,10 @@ bench: .venv/installed ## the study in miniature with its claims, an hour; speed
 	$(BIN)/python -m qwen_align.bench suite=$(or $(SUITE),tiny) $(ARGS)
 
 test: .venv/installed ## the test suite, a process for each of two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: .venv/installed ## with the tests of several processes that take minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
 lint: .venv/installed ## ruff and mypy
 	$(BIN)/ruff check .

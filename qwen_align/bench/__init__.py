@@ -54,11 +54,15 @@ def interleaved(
     )  # fmt: skip
 
 
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def table(rows: list[Row]) -> str:
     """The rows as a Markdown table."""
     lines = ["| case | ours | the usual way | ratio | 5 % .. 95 % | rounds | |", "|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {r.name} | {r.ours:,.0f} {r.unit}/s | {r.theirs:,.0f} {r.unit}/s | {r.ratio:.2f} | {r.low:.2f} .. {r.high:.2f} "
+        f"| {r.name} | {_rate(r.ours)} {r.unit}/s | {_rate(r.theirs)} {r.unit}/s | {r.ratio:.2f} | {r.low:.2f} .. {r.high:.2f} "
         f"| {r.rounds} | {r.note} |"
         for r in rows
     ]

@@ -1,8 +1,11 @@
-"""What the entrypoint costs: the same sft and rloo job through it and through a plain TRL script, taking turns.
+"""What the entrypoint costs: the same sft and rloo job through it and through a plain TRL script, side by side.
 
 Both start from one policy and one file of rows, train as many steps and save the model. Counted are the training loop as the
 trainer itself reports it, and the whole process with start-up. Each run is a new job: nothing that datasets cached for an
 earlier one is found, so both tokenise. The first pair of each method warms the disk's cache and is left out.
+
+The two of a pair run at the same time, each on one core, and change places from pair to pair: what others on the machine take,
+both lose. One after the other, equal runs differ by 10 % and more on a shared machine.
 """
 
 import json
@@ -12,6 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -36,7 +42,7 @@ _OWN = {
 
 def _run(command: list[str]) -> tuple[float, str]:
     with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": cache}
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": cache, "OMP_NUM_THREADS": "1"}
         began = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         seconds = time.monotonic() - began
@@ -62,6 +68,19 @@ def plain(method: str, start: Path, rows: Path, out: Path) -> tuple[float, float
     command = [sys.executable, "-m", "qwen_align.bench.plain", method, start / "model", rows, out, STEPS[method]]
     seconds, said = _run([str(word) for word in command])
     return float(json.loads(said.splitlines()[-1])["train_runtime"]), seconds
+
+
+def _side_by_side(works: Sequence[Callable[[], tuple[float, float]]], turn: int) -> list[tuple[float, float]]:
+    """What each gives, all at the same time; on Linux each on a core of its own, which children inherit from their thread."""
+
+    def placed(index: int) -> tuple[float, float]:
+        if sys.platform == "linux":
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, {cores[(index + turn) % len(cores)]})
+        return works[index]()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(placed, range(len(works))))
 
 
 def _prepared(folder: Path) -> tuple[Path, dict[str, Path]]:
@@ -91,13 +110,13 @@ def run(rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         start, files = _prepared(Path(name))
         for method, rows in files.items():
-            times: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
+            times = []
             for turn in tqdm(range(rounds + 1), desc=method):
-                pair = [("ours", ours), ("plain", plain)]
-                for label, way in pair if turn % 2 else reversed(pair):
-                    times[label].append(way(method, start, rows, Path(name) / f"{method}-{label}-{turn}"))
+                out = Path(name) / f"{method}-{turn}"
+                works = [partial(way, method, start, rows, out / way.__name__) for way in (ours, plain)]
+                times.append(_side_by_side(works, turn))
             for i, what in enumerate(("training loop", "whole process")):
-                mine, theirs = ([t[i] for t in times[label][1:]] for label in ("ours", "plain"))
+                mine, theirs = ([pair[way][i] for pair in times[1:]] for way in (0, 1))
                 note = f"{STEPS[method]} steps; median {statistics.median(mine):.1f} s and {statistics.median(theirs):.1f} s"
                 found.append(_row(f"{method}, {what}", mine, theirs, note))
     return found
