@@ -108,7 +108,7 @@ def encoder(runs):
     return folder
 
 
-@pytest.mark.parametrize("hardware", [pytest.param("cpu_zero2", marks=pytest.mark.long), "cpu_zero3"])
+@pytest.mark.parametrize("hardware", ["cpu_zero2", "cpu_zero3"])
 def test_rloo_on_two_processes_trains_on_whole_groups_with_a_reward_model(runs, one, encoder, hardware):
     words = [word for word in SFT if not word.startswith(("method=", "stages.rloo.args.num"))]
     folder = done(

@@ -36,6 +36,14 @@ def test_threads_reach_the_child(monkeypatch):
     assert "OMP_NUM_THREADS" not in launch.environment(Hardware(device="cpu"))
 
 
+def test_a_step_on_a_cpu_keeps_the_memory_of_the_last_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    assert launch.environment(Hardware(device="cpu"))["MALLOC_TRIM_THRESHOLD_"] == str(2**30)
+    assert "MALLOC_TRIM_THRESHOLD_" not in launch.environment(Hardware(device="gpu"))
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    assert launch.environment(Hardware(device="cpu"))["MALLOC_TRIM_THRESHOLD_"] == "1"
+
+
 def test_a_launcher_around_the_program_is_not_mistaken_for_ours(monkeypatch):
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "8")

@@ -8,6 +8,7 @@ The two of a pair run at the same time, each on one core, and change places from
 both lose. One after the other, equal runs differ by 10 % and more on a shared machine.
 """
 
+import filecmp
 import json
 import os
 import statistics
@@ -110,13 +111,18 @@ def run(rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         start, files = _prepared(Path(name))
         for method, rows in files.items():
-            times = []
+            times, same = [], 0
             for turn in tqdm(range(rounds + 1), desc=method):
                 out = Path(name) / f"{method}-{turn}"
                 works = [partial(way, method, start, rows, out / way.__name__) for way in (ours, plain)]
                 times.append(_side_by_side(works, turn))
+                (mine,) = (out / "ours").glob("*/model/model.safetensors")
+                same += filecmp.cmp(mine, out / "plain" / "model.safetensors", shallow=False)
             for i, what in enumerate(("training loop", "whole process")):
-                mine, theirs = ([pair[way][i] for pair in times[1:]] for way in (0, 1))
-                note = f"{STEPS[method]} steps; median {statistics.median(mine):.1f} s and {statistics.median(theirs):.1f} s"
-                found.append(_row(f"{method}, {what}", mine, theirs, note))
+                first, other = ([pair[way][i] for pair in times[1:]] for way in (0, 1))
+                note = (
+                    f"{STEPS[method]} steps; median {statistics.median(first):.1f} s and {statistics.median(other):.1f} s; "
+                    f"bit for bit the same weights in {same} of {len(times)}"
+                )
+                found.append(_row(f"{method}, {what}", first, other, note))
     return found
