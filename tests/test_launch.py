@@ -36,7 +36,7 @@ def test_threads_reach_the_child(monkeypatch):
     assert "OMP_NUM_THREADS" not in launch.environment(Hardware(device="cpu"))
 
 
-def test_a_step_on_a_cpu_keeps_the_memory_of_the_last_unless_the_user_says_otherwise(monkeypatch):
+def test_a_step_on_a_cpu_keeps_the_memory_of_the_last_unless_the_user_says_otherwise(two_of_four_gpus, monkeypatch):
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     assert launch.environment(Hardware(device="cpu"))["MALLOC_TRIM_THRESHOLD_"] == str(2**30)
     assert "MALLOC_TRIM_THRESHOLD_" not in launch.environment(Hardware(device="gpu"))
