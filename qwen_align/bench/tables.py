@@ -180,15 +180,28 @@ class Suite:
             every = shlex.join([*found.words, *added])
             print(f"{found.title}\nevery job: {every}; every row: {shlex.join(found.each)}\n\n{table(lines)}\n")
 
+    def _check_rows(self, added: list[str]) -> None:
+        """Raise ConfigError for a mistake in a row, but for what only the stages under `first` can make true."""
+        known = self.known.values()
+        to_come = {str(folder) for found in known for folder in found.made.values()}
+        jobs = [job for found in known for job in found.jobs(added).values()]
+        for job in tqdm(jobs, desc="checking", unit="row", leave=False):
+            try:
+                planned(job)
+            except ConfigError as error:
+                if not any(folder in str(error) for folder in to_come):
+                    raise
+
     def run(self, added: list[str], folder: Path) -> dict[str, Any]:
         """Train what is missing, measure, and return what the tables say; `added` are words for every job."""
         added, logs = [*self.words, *added], folder / "logs"
         first = [(t, *pair) for t in self.known.values() for pair in zip(t.first, t.before(added), strict=True)]
         ends = [planned(job)[-1] for _, _, job in first]
-        missing = [job for (_, _, job), end in zip(first, ends, strict=True) if _open(end)]
-        _side_by_side(missing, self.workers, logs, "first")
         for (found, name, _), end in zip(first, ends, strict=True):
             found.made[name] = end.folder
+        if missing := [job for (_, _, job), end in zip(first, ends, strict=True) if _open(end)]:
+            self._check_rows(added)
+        _side_by_side(missing, self.workers, logs, "first")
         comparisons = {name: found.comparison(added) for name, found in self.known.items()}
         measured = {name: planned(job)[-1] for name, job in comparisons.items()}
         missing = [

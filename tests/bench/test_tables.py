@@ -106,6 +106,16 @@ def test_every_row_of_a_suite_plans(name, in_empty_folder, capsys, monkeypatch):
     assert "rloo_siamese_lora" in out and "sft_synthetic" in out
 
 
+def test_a_mistake_in_a_row_that_waits_for_a_stage_is_said_before_that_stage_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = SMALL["rows"] | {
+        "more": {"seeds": [1], "words": [*SMALL["rows"]["more"]["words"], "method.args.max_step=1"]}
+    }
+    with pytest.raises(ConfigError, match=r"small/more, seed 1: method.args.max_step=1: .*did you mean max_steps"):
+        suite(rows=rows).run([], tmp_path / "bench")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", SUITES)
 def test_rows_that_carry_a_claim_have_three_seeds(name):
     for found in groups.read("bench", name)["tables"].values():
