@@ -12,6 +12,7 @@ from qwen_align.plan import reward_nodes
 
 _REFUSED = {  # TRL fields that have one home outside args
     "output_dir": "runs_dir", "resume_from_checkpoint": "nothing: runs resume by themselves", "report_to": "tracking",
+    "model_init_kwargs": "model, or reward.base for a reward model,",
     "deepspeed": "hardware", "push_to_hub": "nothing: runs stay on this machine", "hub_token": "the environment (HF_TOKEN)",
 }  # fmt: skip
 
@@ -178,6 +179,8 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
         raise ConfigError(
             'method.policies: expected at least two, for example {sft: ["method=sft"], rloo: ["method=rloo"]}'
         )
+    if method == "rloo":
+        reference(config, choices)
     if method == "dpo":
         pairs(settings["args"], config["hardware"]["processes"])
     if "args" in settings:
@@ -199,6 +202,16 @@ def _batches(settings: dict[str, Any], processes: int) -> None:
         raise ConfigError(
             f"method.args.save_steps={args['save_steps']}: a run can only resume exactly where a generation batch ends, "
             f"every {every} steps; expected a multiple of it"
+        )
+
+
+def reference(config: dict[str, Any], choices: dict[str, str]) -> None:
+    """Raise ConfigError for a KL term whose reference TRL could not load: it reads it from where the policy came from."""
+    beta = config["method"]["args"]["beta"]
+    if beta and config["init"] == "base" and choices["adapter"] == "none" and "name" not in config["model"]:
+        raise ConfigError(
+            f"method.args.beta={beta}: the KL term's reference is read from disk, and init=base of model={choices['model']} "
+            "is random weights; expected init=sft or beta=0"
         )
 
 

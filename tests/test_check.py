@@ -177,6 +177,7 @@ def test_sampling_nothing_is_refused(stages_of, key):
         ("output_dir=there", "runs_dir"),
         ("report_to=wandb", "tracking"),
         ("deepspeed=zero2.json", "hardware"),
+        ("model_init_kwargs.dtype=bfloat16", "set model,"),
         ("resume_from_checkpoint=there", "runs resume by themselves"),
         ("push_to_hub=true", "runs stay on this machine"),
         ("hub_token=abc", "HF_TOKEN"),
@@ -184,8 +185,14 @@ def test_sampling_nothing_is_refused(stages_of, key):
 )
 def test_a_field_with_a_home_elsewhere_names_it(stages_of, field, instead):
     message = refused(stages_of, f"method.args.{field}")
-    assert message.startswith(f"method.args.{field.partition('=')[0]}")
+    assert message.startswith(f"method.args.{re.split('[.=]', field)[0]}=")
     assert instead in message
+
+
+def test_a_reference_that_nobody_saved_is_refused(stages_of):
+    words = ("experiment=quickstart", "method=rloo", "init=base", "method.args.beta=0.05")
+    assert refused(stages_of, *words).startswith("method.args.beta=0.05: the KL term's reference is read from disk")
+    assert stages_of(*words, "adapter=lora") and stages_of(*words, "method.args.beta=0"), "these have none to load"
 
 
 def rloo(prompts: int, generations: int, **args) -> dict:

@@ -105,10 +105,17 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     check_rows(rows, rewards, config["method"])
     run_folder.record_view(folder, "prompts", rows)
     learner, tokenizer = policy.load(config)
+    revision = config["model"].get("revision") if config["init"] == "base" else None
     trainer = ResumableRLOOTrainer(
         model=learner,
         reward_funcs=list(functions),
-        args=arguments(config, folder, reward_weights=[reward.weight for reward in rewards]),
+        args=arguments(
+            config,
+            folder,
+            reward_weights=[reward.weight for reward in rewards],
+            # TRL says that they are ignored; its reference model is loaded with them
+            model_init_kwargs={"revision": revision} if revision else None,
+        ),
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=instantiate(config["adapter"], _convert_="object"),

@@ -5,10 +5,12 @@ import torch
 from conftest import planned
 from processes import resumes_exactly
 from tiny import TINY
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from qwen_align import run, run_folder, worker
 from qwen_align.errors import ConfigError
 from qwen_align.method import rloo
+from qwen_align.model import from_scratch
 from qwen_align.reward import to_trl
 
 
@@ -98,3 +100,33 @@ def test_the_metrics_hold_the_warnings(logged):
     _, metrics = logged
     kinds = {warning["kind"] for warning in metrics["train"]["warnings"]}
     assert {"completions_cut", "groups_without_variance"} <= kinds
+
+
+@pytest.fixture
+def two_revisions(tmp_path, monkeypatch):
+    """A Hub cache with two revisions of org/tiny, each with weights of its own."""
+    tokenizer = from_scratch("Numbers target", 100, hidden_size=16, num_attention_heads=2, num_key_value_heads=2)[1]
+    home = tmp_path / "hub" / "models--org--tiny"
+    (home / "refs").mkdir(parents=True)
+    for seed, revision in enumerate(("main", "other")):
+        torch.manual_seed(seed)
+        size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+        heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+        policy = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size, **heads))
+        for saved in (policy, tokenizer):
+            saved.save_pretrained(home / "snapshots" / f"{seed:040}")
+        (home / "refs" / revision).write_text(f"{seed:040}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def test_the_reference_is_of_the_policys_own_revision(two_revisions, tmp_path):
+    (stage,) = planned(
+        "method=rloo", "init=base", "model.name=org/tiny", "model.revision=other", "data=countdown", "reward=countdown",
+        "max_completion_length=8", "evaluation.problems=2", "evaluation.samples=1", "method.prompts_per_step=2",
+        "method.args.num_generations=2", "method.args.beta=0.05", "method.args.max_steps=1", "method.args.logging_steps=1",
+        "method.args.gradient_checkpointing=false", f"runs_dir={tmp_path}", "hardware=cpu",
+    )  # fmt: skip
+    run.prepare(stage, afresh=False)
+    assert worker.run_stage(stage.folder) == 0
+    first = run_folder.read_jsonl(stage.folder / "metrics.jsonl")[0]
+    assert first["kl"] == pytest.approx(0, abs=1e-5), "main's weights are others"
