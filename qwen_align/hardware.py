@@ -3,24 +3,37 @@
 ZeRO (arXiv 1910.02054) splits the optimizer's state (1), the gradients (2) and the weights (3) over the processes; without it
 each process holds everything and only gradients are averaged (DDP). One launcher serves both on one machine and on several:
 `deepspeed`. Under Slurm it is `srun`. Only training is spread: a stage that samples runs in one process. Where a reward model
-scores is `reward.device`. Left out: FSDP, pipeline and tensor parallelism, which models of this size don't need.
+scores is `reward.device`. What fits in a device's memory at once is said here too (`per_device`, `activation_checkpointing`):
+conf/method/ reads it from here, and the batch of an update stays the method's. Left out: FSDP, pipeline and tensor parallelism,
+which models of this size don't need; AMD's and Intel's GPUs.
 """
 
+import ast
+import importlib.util
 import json
 import os
 import shutil
 import sys
-from dataclasses import dataclass, replace
+import sysconfig
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from qwen_align import groups
 from qwen_align.errors import ConfigError
 
+DEVICES = Path("/dev")
+
 
 def gpus() -> list[str]:
-    """The NVIDIA devices that are there and visible, by the names that CUDA_VISIBLE_DEVICES takes, without importing torch."""
-    there = [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+    """The NVIDIA devices that are there and visible, by the names that CUDA_VISIBLE_DEVICES takes, without importing torch.
+
+    WSL2 has one device file for all of them, which counts as one GPU.
+    """
+    there = [str(i) for i in range(len(list(DEVICES.glob("nvidia[0-9]*"))))]
+    if not there and (DEVICES / "dxg").exists():
+        there = ["0"]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None or not there:
         return there
@@ -30,6 +43,33 @@ def gpus() -> list[str]:
 def has_gpu() -> bool:
     """Whether an NVIDIA device is there and visible."""
     return bool(gpus())
+
+
+@lru_cache
+def torch_build() -> tuple[str, str | None]:
+    """(version, CUDA version or None) of the installed torch, from the file that says so: importing torch takes seconds."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return "none", None
+    said: dict[str, Any] = {}
+    for line in ast.parse(Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")).body:
+        match line:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value))
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value))
+            ):
+                said[name] = value
+    return said["__version__"], said.get("cuda")
+
+
+def without_cuda() -> str:
+    """What is wrong with a torch that can't use the GPU that is here, and the command that helps."""
+    version = torch_build()[0]
+    plain = version.partition("+")[0]
+    return (
+        f"the installed torch {version} is built without CUDA; "
+        f"`pip uninstall -y torch && pip install torch=={plain}` installs the one with it"
+    )
 
 
 def search_path() -> str:
@@ -72,6 +112,9 @@ class Hardware:
     deepspeed: str | None = None
     launcher: str = "deepspeed"
     hostfile: str | None = None
+    memory_gb: float | None = None
+    per_device: dict[str, int] = field(default_factory=dict)
+    activation_checkpointing: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key, value, allowed in (
@@ -83,6 +126,11 @@ class Hardware:
                 raise ConfigError(f"hardware.{key}={value}: expected one of {', '.join(allowed)}")
         if self.processes < 1:
             raise ConfigError(f"hardware.processes={self.processes}: expected a whole number from 1 on")
+        for method, rows in self.per_device.items():
+            if rows < 1:
+                raise ConfigError(f"hardware.per_device.{method}={rows}: expected a whole number from 1 on")
+        if self.memory_gb is not None and self.memory_gb <= 0:
+            raise ConfigError(f"hardware.memory_gb={self.memory_gb}: expected a number above 0, or null")
         self._check_devices()
         self._check_launcher()
         if self.deepspeed is not None:
@@ -90,7 +138,13 @@ class Hardware:
 
     @property
     def on_gpu(self) -> bool:
-        return self.device == "gpu" or (self.device == "auto" and has_gpu())
+        return self.device == "gpu" or (self.device == "auto" and has_gpu() and torch_build()[1] is not None)
+
+    @property
+    def idle_gpu(self) -> str | None:
+        """Why a GPU that is here is not used; None where none is, or the user wants it so."""
+        idle = self.device == "auto" and has_gpu() and not self.on_gpu
+        return f"a GPU is visible, but {without_cuda()}" if idle else None
 
     @property
     def distributed(self) -> bool:
@@ -119,6 +173,8 @@ class Hardware:
             raise ConfigError(
                 "hardware.device=gpu: no NVIDIA device is visible here; hardware=cpu or hardware=auto works"
             )
+        if self.device == "gpu" and self.local and torch_build()[1] is None:
+            raise ConfigError(f"hardware.device=gpu: {without_cuda()}; hardware=cpu works with what is there")
         if self.on_gpu and self.local and self.processes > len(gpus()):
             raise ConfigError(
                 f"hardware.processes={self.processes}: each needs a GPU of its own and {len(gpus())} are visible here; "
@@ -170,3 +226,21 @@ class Hardware:
                     f"hardware.deepspeed={self.deepspeed}: DeepSpeed compiles a part of itself here and {tool} is missing; "
                     "expected g++ and ninja (apt install g++ ninja-build), or hardware=cpu_ddp, which compiles nothing"
                 )
+
+    def check_compiler(self) -> None:
+        """Raise ConfigError where the first step of sft, dpo or rloo would fail on a GPU.
+
+        TRL takes their loss over the vocabulary with Triton kernels there (trl/kernels/chunked_logprob.py), and Triton compiles
+        what launches them with a C compiler against Python.h (triton/runtime/build.py). Without Triton TRL uses plain torch.
+        """
+        if not (self.on_gpu and self.local) or importlib.util.find_spec("triton") is None:
+            return
+        scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
+        header = Path(sysconfig.get_paths(scheme)["include"]) / "Python.h"
+        compilers = [os.environ.get("CC"), *(shutil.which(name, path=search_path()) for name in ("gcc", "clang"))]
+        missing = "a C compiler" if not any(compilers) else "" if header.is_file() else str(header)
+        if missing:
+            raise ConfigError(
+                f"hardware.device={self.device}: TRL's loss compiles Triton kernels on a GPU, and {missing} is missing; "
+                "expected gcc and Python's headers (apt install gcc python3-dev), or no Triton (pip uninstall triton)"
+            )

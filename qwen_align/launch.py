@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import FileIO
 from pathlib import Path
 from types import FrameType
@@ -50,6 +51,11 @@ def environment(hardware: Hardware) -> dict[str, str]:
     if hardware.threads:
         values["OMP_NUM_THREADS"] = str(hardware.threads)
     return values
+
+
+@cache
+def _say_once(text: str) -> None:
+    print(text, flush=True)
 
 
 def _free_port() -> int:
@@ -178,6 +184,8 @@ def run(folder: Path, hardware: Hardware, lock: int) -> int:
         hardware = hardware.alone()
     _same_as_before(folder, hardware)
     ranks.forget(folder)
+    if reason := hardware.idle_gpu:
+        _say_once(f"this runs on the CPU: {reason}")
     sys.stdout.flush()
     with (folder / "log.txt").open("ab", buffering=0) as log:
         child = subprocess.Popen(
