@@ -14,6 +14,27 @@ if TYPE_CHECKING:
     from qwen_align.plan import Stage
 
 Summary = dict[str, Any]  # metric -> a number or {mean, low, high}
+GLOSSARY = {
+    "greedy": "the share of problems whose most likely completion is right: one answer, no chance in it.",
+    "pass@1": "the chance that one sampled completion is right, averaged over the problems.",
+    "pass@k": "the chance that at least one of k sampled completions is right, estimated without bias from all samples.",
+    "best-of-N": "the share of problems where one of the first N samples is right, so that a verifier can pick it.",
+    "wellformed, truncated": "the shares of samples that the verifier could read, and that were cut at the token limit.",
+    "interval": "[low, high]: drawn again from other problems of this kind, 95 % of such intervals hold the true value. "
+    "Each stage was trained once, so what another training seed would change is not in it.",
+    "paired": "both policies answered the same problems; the interval is that of their difference, problem by problem.",
+    "beyond noise": "the interval of a paired difference excludes 0. Otherwise the data doesn't tell which policy is better.",
+}
+AUDIT_TERMS = {
+    "ended by stop": "the share of samples that ended by the policy's stop token; the others were cut at the token limit.",
+    "answers per completion": "how many answers the data's verifier finds in a sample (for maths: marked ones), the mean.",
+    "several answers, no answer": "the shares of samples that hold more than one, and none. Where there are several the policy "
+    "did not stop when its answer was complete.",
+    "last answer correct": "as judged everywhere else in this report: pass@1.",
+    "first answer correct": "what pass@1 would be if the first answer of each sample were judged instead of the last.",
+    "first changes verdict": "the share of samples whose verdict would be another one then; verdicts changed is their number.",
+    "last rollouts": "what RLOO sampled while it trained, the mean of its last logged steps.",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +62,32 @@ def gather(stages: "list[Stage]") -> Evidence:
     own = {stage.method: m["evaluation"] for stage, m in zip(stages, metrics, strict=True) if m.get("evaluation")}
     last = metrics[-1]
     return Evidence(stages, runs, metrics, logs, last.get("policies") or own, last.get("differences") or {})
+
+
+def audits(evidence: Evidence) -> dict[str, Summary]:
+    """How completions ended and what answers they held: of each policy that was measured, and of RLOO's own rollouts."""
+    found = {
+        policy: {key: summary[key] for key in ("truncated",) if key in summary} | summary["audit"]
+        for policy, summary in evidence.policies.items()
+        if len(summary.get("audit", {})) > 1  # warnings are always there
+    }
+    for stage, metrics in zip(evidence.stages, evidence.metrics, strict=True):
+        if rollouts := metrics.get("train", {}).get("rollouts"):
+            found[f"{stage.label}, last rollouts"] = rollouts
+    return found
+
+
+def warnings(evidence: Evidence) -> list[tuple[str, str, str]]:
+    """(stage, when, text) of what trainers' logs and audits said."""
+    found = []
+    for stage, metrics in zip(evidence.stages, evidence.metrics, strict=True):
+        for warning in metrics.get("train", {}).get("warnings", []):
+            found.append((stage.label, str(warning["step"]), warning["text"]))
+        summaries = {"": metrics.get("evaluation") or {}} | (metrics.get("policies") or {})
+        for policy, summary in summaries.items():
+            for text in summary.get("audit", {}).get("warnings", []):
+                found.append((stage.label, f"evaluation{f' of {policy}' if policy else ''}", text))
+    return found
 
 
 def best_of(summary: Summary) -> dict[int, str]:
@@ -72,7 +119,7 @@ def numbers(evidence: Evidence) -> dict[str, Any]:
     for policy, summary in evidence.policies.items():
         main = main_metrics(summary)
         found[policy] = {key: value["mean"] for key, value in main.items()}
-        found[policy] |= {"n": summary["n"]} if "n" in summary else {}
+        found[policy] |= {key: summary[key] for key in ("n", "audit") if key in summary}
         intervals[policy] = {key: {"low": value["low"], "high": value["high"]} for key, value in main.items()}
     found |= {pair: metrics["pass@1"] for pair, metrics in evidence.differences.items() if "pass@1" in metrics}
     return found | {"seconds": evidence.seconds, "intervals": intervals, "differences": evidence.differences}

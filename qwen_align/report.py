@@ -16,7 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qwen_align import plot, run_folder
-from qwen_align.evidence import Evidence, Summary, best_of, gather, main_metrics, numbers, verdict
+from qwen_align.evidence import (
+    AUDIT_TERMS,
+    GLOSSARY,
+    Evidence,
+    Summary,
+    audits,
+    best_of,
+    gather,
+    main_metrics,
+    numbers,
+    verdict,
+    warnings,
+)
 
 if TYPE_CHECKING:
     from qwen_align.plan import Stage
@@ -24,17 +36,6 @@ if TYPE_CHECKING:
 _SAMPLES = 10
 _LABELS = {"n": "problems", "samples": "samples a problem"}
 _MARKS = {"higher": "▲ higher", "lower": "▼ lower", "within noise": "no: within noise"}
-_GLOSSARY = {
-    "greedy": "the share of problems whose most likely completion is right: one answer, no chance in it.",
-    "pass@1": "the chance that one sampled completion is right, averaged over the problems.",
-    "pass@k": "the chance that at least one of k sampled completions is right, estimated without bias from all samples.",
-    "best-of-N": "the share of problems where one of the first N samples is right, so that a verifier can pick it.",
-    "wellformed, truncated": "the shares of samples that the verifier could read, and that were cut at the token limit.",
-    "interval": "[low, high]: drawn again from other problems of this kind, 95 % of such intervals hold the true value. "
-    "Each stage was trained once, so what another training seed would change is not in it.",
-    "paired": "both policies answered the same problems; the interval is that of their difference, problem by problem.",
-    "beyond noise": "the interval of a paired difference excludes 0. Otherwise the data doesn't tell which policy is better.",
-}
 
 
 class Link(NamedTuple):
@@ -135,13 +136,14 @@ def _stage_table(evidence: Evidence) -> list[Row]:
     rows: list[Row] = [["stage", "starts from", "with", "trained", "state", "time", "on", "result"]]
     for stage, run, metrics in zip(evidence.stages, evidence.runs, evidence.metrics, strict=True):
         train, headline, parent = metrics.get("train"), metrics.get("headline"), stage.parents.get("init")
-        groups = ["data", "model", *(["adapter"] if train else [])]
+        groups = [*_groups(stage), *(["adapter"] if train else [])]
         groups += ["reward"] if stage.config.get("method", {}).get("reward") else []
+        path = stage.config.get("generator", {}).get("path")  # of recorded completions
         device = run.get("device") or stage.config.get("hardware", {}).get("device", "")
         processes = run.get("world_size", 1)
         rows.append([
             stage.label,
-            parent.method if parent else str(stage.config.get("init") or ""),
+            parent.method if parent else Path(path).name if path else str(stage.config.get("init") or ""),
             ", ".join(f"{group} {stage.choices[group]}" for group in groups if group in stage.choices),
             f"{train['steps']:,} steps, {train['trainable_parameters']:,} parameters" if train else "",
             run.get("state", "missing"),
@@ -172,13 +174,18 @@ def _difference_table(evidence: Evidence) -> list[Row]:
     return [["policies", "metric", "difference", "beyond noise?"], *rows] if rows else []
 
 
-def _warnings(evidence: Evidence) -> list[Row]:
+def _recorded(evidence: Evidence) -> list[Row]:
+    """The differences between a file's own scores and our verdicts."""
     rows: list[Row] = [
-        [stage.label, str(warning["step"]), warning["text"]]
-        for stage, metrics in zip(evidence.stages, evidence.metrics, strict=True)
-        for warning in metrics.get("train", {}).get("warnings", [])
+        [str(d["problem"]), str(d["sample"]), f"{d['recorded']:g}", d["ours"].replace("_", " "), d["answer"]]
+        for d in evidence.metrics[-1].get("recorded", {}).get("first_differences", [])
     ]
-    return [["stage", "step", "warning"], *rows]
+    return [["problem", "sample", "recorded", "here", "answer"], *rows]
+
+
+def _groups(stage: "Stage") -> list[str]:
+    """The groups that say what a stage is about; recorded completions are no model's."""
+    return ["data", "generator" if stage.choices.get("generator") == "recorded" else "model"]
 
 
 def _samples(folder: Path) -> list[tuple[str, list[Answer]]]:
@@ -224,17 +231,24 @@ def sections(evidence: Evidence, folder: Path, plots: dict[str, str]) -> Iterato
     spread = "Evenly spread over the problems that were measured; the greedy completion of each policy."
     band = "The band is the 95 % interval, the dotted line the greedy answer."
     apart = "The second policy subtracted from the first, problem by problem."
-    kept = {name: name for name in plots}
+    kept, audited = {name: name for name in plots}, audits(evidence)
     yield Section("Stages", table=_stage_table(evidence))
-    yield Section("Warnings", "What the trainers' logs said while they ran.", _warnings(evidence))
+    told: list[Row] = [["stage", "when", "warning"]]
+    told += [list(warning) for warning in warnings(evidence)]
+    yield Section("Warnings", "What the trainers' logs said while they ran, and the audits of what was sampled.", told)
     yield Section("Policies", f"{same}In brackets the 95 % interval.", _policy_table(evidence.policies))
     yield Section("Paired differences", apart, _difference_table(evidence))
+    yield Section("How completions end", "The audit of the samples.", _policy_table(audited))
+    scores = evidence.metrics[-1].get("recorded", {})
+    own = "The file's own. They differ in correctness where one of file and verifier says correct, else in form."
+    yield Section("Recorded scores", own, _policy_table({"recorded": scores}))
+    yield Section("Differences from recorded scores", "At most 20; correctness comes first.", _recorded(evidence))
     yield Section("Best-of-N", band, plot=kept.get("best_of_n.png"))
     yield Section("Reward", plot=kept.get("reward.png"))
     yield Section("Loss", plot=kept.get("loss.png"))
     yield Section("Sample completions", spread, samples=_samples(evidence.stages[-1].folder))
     yield _provenance(evidence, folder)
-    yield Section("How to read the numbers", terms=_GLOSSARY)
+    yield Section("How to read the numbers", terms=GLOSSARY | (AUDIT_TERMS if audited else {}))
 
 
 def _fenced(text: str) -> str:
@@ -265,7 +279,7 @@ def write(folder: Path, stages: "list[Stage]") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     evidence, last = gather(stages), stages[-1]
     in_run_folder = folder.resolve() in [stage.folder.resolve() for stage in stages] or (folder / "run.json").exists()
-    about = [last.choices[group] for group in ("data", "model") if group in last.choices]
+    about = [last.choices[group] for group in _groups(last) if group in last.choices]
     plots: dict[str, str] = {}
     for name, panels in plot.panels(evidence).items():
         if panels:

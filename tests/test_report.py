@@ -211,6 +211,79 @@ def test_short_and_odd_curves_can_be_drawn(tmp_path, y):
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
 
 
+AUDIT = {
+    "max_completion_length": 28, "stop_tokens": ["<|im_end|>"], "ended_by_stop": around(0.8), "several_answers": around(0.3),
+    "verdicts_changed": 7, "warnings": ["20% of the sampled completions are cut"],
+}  # fmt: skip
+
+
+def audited(root: Path) -> Stage:
+    """A run of RLOO with the audit of its evaluation and of its rollouts."""
+    warnings = [{"step": 9, "kind": "kl", "text": "far away"}]
+    train = {
+        "steps": 9,
+        "trainable_parameters": 1,
+        "rollouts": {"ended_by_stop": 0.75, "logged_lines": 5},
+        "warnings": warnings,
+    }
+    evaluated = summary(0.3, 0.2, 0.5) | {"truncated": around(0.2), "audit": AUDIT}
+    return stage(root, "rloo", {"train": train, "evaluation": evaluated})
+
+
+def section(folder: Path, title: str) -> str:
+    return page(folder, "report.md").partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_the_audit_stands_beside_that_of_the_rollouts(tmp_path):
+    report.write(tmp_path / "job", [audited(tmp_path)])
+    told = section(tmp_path / "job", "How completions end")
+    assert "| metric | rloo | rloo, last rollouts |" in told
+    assert "| ended by stop | 0.800 [0.780, 0.820] | 0.750 |" in told
+    assert "| truncated | 0.200 [0.180, 0.220] |  |" in told
+    assert "| verdicts changed | 7 |  |" in told
+
+
+def test_warnings_of_the_log_and_of_the_audit_are_listed_with_when_they_came(tmp_path):
+    report.write(tmp_path / "job", [audited(tmp_path)])
+    told = section(tmp_path / "job", "Warnings")
+    assert "| rloo | 9 | far away |" in told
+    assert "| rloo | evaluation | 20% of the sampled completions are cut |" in told
+
+
+def test_an_audits_terms_are_explained_where_there_is_one(tmp_path, quickstart):
+    report.write(tmp_path / "job", [audited(tmp_path)])
+    assert "**first changes verdict**" in page(tmp_path / "job", "report.md")
+    assert "**first changes verdict**" not in page(quickstart, "report.md")
+
+
+def test_a_jobs_metrics_hold_the_audits_of_its_policies(tmp_path):
+    report.write(tmp_path / "job", [audited(tmp_path)])
+    assert run_folder.read_json(tmp_path / "job" / "metrics.json")["rloo"]["audit"] == AUDIT
+
+
+def test_a_recorded_file_is_named_and_its_differences_are_listed(tmp_path):
+    first = {
+        "problem": 3,
+        "where": "line 4",
+        "sample": 7,
+        "recorded": 0.1,
+        "ours": "wellformed_wrong",
+        "answer": "1 | <b>",
+    }
+    scores = {"scored": 800, "mean_score": around(0.64), "differ_in_correctness": 2, "first_differences": [first]}
+    found = stage(tmp_path, "evaluate", {"evaluation": summary(0.3, 0.2, 0.5), "recorded": scores})
+    found.config["generator"] = {"path": "there/eval.json"}
+    found.choices = CHOICES | {"generator": "recorded"}
+    report.write(found.folder, [found])
+    text = page(found.folder, "report.md")
+    assert text.startswith("# evaluate, countdown, recorded\n")
+    assert "| evaluate | eval.json | data countdown, generator recorded |" in text
+    assert "| differ in correctness | 2 |" in section(found.folder, "Recorded scores")
+    assert r"| 3 | 7 | 0.1 | wellformed wrong | 1 \| &lt;b&gt; |" in section(
+        found.folder, "Differences from recorded scores"
+    )
+
+
 def test_links_and_plots_of_the_markdown_page_lead_somewhere(quickstart):
     targets = re.findall(r"\]\(([^)]*)\)", page(quickstart, "report.md"))
     assert len(targets) == 6

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import extra as extra_rows
 from qwen_align.errors import ConfigError
-from qwen_align.verifier.countdown import Verdict, answer, verify
+from qwen_align.verifier.countdown import Verdict, answer, answers, verify
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -224,3 +224,7 @@ class Countdown:
     def answer(self, completion: str) -> str | None:
         """What a completion votes for: its expression."""
         return answer(completion)
+
+    def answers(self, completion: str) -> list[str]:
+        """Every answer that a completion holds, in order, each a completion that `verify` judges."""
+        return answers(completion)

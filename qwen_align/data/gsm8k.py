@@ -111,6 +111,10 @@ class GSM8K:
         """What a completion votes for."""
         return voted(completion)
 
+    def answers(self, completion: str) -> list[str]:
+        """Every answer that a completion holds, in order, each a completion that `verify` judges."""
+        return math.answers(completion)
+
     def timeouts(self) -> int:
         """How often no verdict was found in time."""
         return math.timeouts()

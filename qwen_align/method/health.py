@@ -24,14 +24,13 @@ from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.generator import sample
 from qwen_align.generator.transformers import Transformers
-from qwen_align.method import evaluate
+from qwen_align.method import audit, evaluate
+from qwen_align.method.audit import WINDOW
 
 Line = dict[str, Any]
 Check = Callable[[Sequence[Line]], str | None]
 
-WINDOW = 5  # logged lines that a number is averaged over
 PAUSE = 50  # steps for which a kind of warning is not repeated
-CUT = 0.1  # share of completions
 ALIKE = 0.5  # share of groups
 KL = 10.0  # nats a completion: as choosing the best of 60,000 samples, whose KL is log n - 1 + 1/n
 FALL = 0.1  # of the chosen answers' log-probability; its nats depend on how long answers are
@@ -50,14 +49,27 @@ def cut_completions(limit: int) -> Check:
 
     def check(lines: Sequence[Line]) -> str | None:
         cut = recent(lines, "completions/clipped_ratio")
-        if cut is None or cut <= CUT:
+        if cut is None or cut <= audit.FEW:
             return None
+        if cut == 1.0:
+            return audit.never_stops(f"no completion of the last {WINDOW} logged steps")
         return (
             f"{cut:.0%} of the completions are cut at max_completion_length={limit}, so the reward judges unfinished answers; "
             "raise max_completion_length, or start from a policy that answers shorter"
         )
 
     return check
+
+
+def several_answers(lines: Sequence[Line]) -> str | None:
+    """Completions that go on after their answer, which a reward on the last one does not mind."""
+    share = recent(lines, "completions/several_answers")
+    if share is None or share <= audit.FEW:
+        return None
+    return (
+        f"{audit.several(share)}; the reward reads the last one, so trying again pays; a policy learns to stop from "
+        "demonstrations that end with the stop token, or from a reward such as format or length beside this one"
+    )
 
 
 def groups_alike(num_generations: int, temperature: float) -> Check:
@@ -140,6 +152,7 @@ def of_rloo(args: dict[str, Any]) -> dict[str, Check]:
     """RLOO's checks, by kind. With beta=0 there is no reference, so no KL is known."""
     return {
         "completions_cut": cut_completions(args["max_completion_length"]),
+        "several_answers": several_answers,
         "groups_without_variance": groups_alike(args["num_generations"], args["temperature"]),
         "kl": far_from_reference(args["beta"], args["learning_rate"]),
         "reward_against_judge": pleases_the_reward_alone,
@@ -260,7 +273,10 @@ class HeldOut(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        """Where training starts from."""
+        """Where training starts from, and whether it ends completions otherwise than they are measured."""
+        for text in audit.differences({"method": {"args": vars(args)}}, self.limits["max_completion_length"]):
+            if state.is_world_process_zero:
+                print(f"warning: {text}", flush=True)
         if self.rows and state.global_step == 0:
             self._note(given["model"], given["processing_class"])
 

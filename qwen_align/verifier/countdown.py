@@ -22,7 +22,7 @@ from qwen_align.verifier.arithmetic import BOX, FRACTION, integer, to_postfix, v
 from qwen_align.verifier.thinking import without_thinking
 from qwen_align.verifier.verdict import Verdict
 
-__all__ = ["MAX_TOKENS", "Verdict", "answer", "verify"]
+__all__ = ["MAX_TOKENS", "Verdict", "answer", "answers", "verify"]
 
 MAX_TOKENS = 24_000
 
@@ -84,6 +84,14 @@ def answer(completion: str | None) -> str | None:
     tokens = None if found is None else _tokenize(found)
     sides = _split_equation(tokens) if tokens else None
     return "".join(sides[0]) if sides and to_postfix(sides[0]) is not None else None
+
+
+def answers(completion: str | None) -> list[str]:
+    """Every complete pair of answer tags outside thinking, in order, each a completion of its own; `verify` reads the last."""
+    if not isinstance(completion, str):
+        return []
+    after = without_thinking(completion).split(_OPENING)[1:]
+    return [f"{_OPENING}{text.partition(_CLOSING)[0]}{_CLOSING}" for text in after if _CLOSING in text]
 
 
 def _last_answer(completion: str) -> str | None:

@@ -7,6 +7,7 @@ piece of text, so hostile texts cost no more than long ones. Left out: `<answer>
 """
 
 import re
+from itertools import pairwise
 
 MAX_TRIES = 20  # unclosed boxes, or headings that look like markers, stepped over before giving up
 MAX_BOX = 2_000  # characters
@@ -17,6 +18,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _BRACE = re.compile(r"\\[{}]|[{}]")
 _UNBRACED = re.compile(r"-?[0-9][0-9.,]*")
 _HASHES = re.compile(r"(?<!#)####(?!#)")
+_MARKER = re.compile(rf"\\(?:boxed|fbox)|{_HASHES.pattern}")
 _PHRASE = re.compile(r"answer(?:\s+is\b|\s*[:=])", re.IGNORECASE)
 _OPENING = re.compile(r"(?:[\s:*_]|\$\$?|\\[(\[])*")
 
@@ -53,6 +55,14 @@ def final_answer(solution: str, numeric: bool) -> str | None:
     if not numeric and (formulas := _MATHS.findall(solution[-MAX_BOX:])):
         return "".join(formulas[-1])
     return _last_number(solution)
+
+
+def marked(solution: str, numeric: bool) -> list[str]:
+    """Every explicit marker (`\\boxed{...}` or `#### ...`) with what follows it up to the next one, in order."""
+    starts = [marker.start() for marker in _MARKER.finditer(solution)]
+    spans = pairwise([*starts, len(solution)])
+    real = [a for a, b in spans if _boxed(solution[a:b]) or _hashed(solution[a:b], numeric)]
+    return [solution[a:b] for a, b in pairwise([*real, len(solution)])]
 
 
 def _boxed(solution: str) -> tuple[int, str] | None:

@@ -13,13 +13,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from qwen_align.verifier import math_pool
-from qwen_align.verifier.extraction import final_answer
+from qwen_align.verifier.extraction import final_answer, marked
 from qwen_align.verifier.math_pool import timeouts
 from qwen_align.verifier.rational import MAX_LENGTH, read
 from qwen_align.verifier.thinking import without_thinking
 from qwen_align.verifier.verdict import Verdict
 
-__all__ = ["Verdict", "timeouts", "verify"]
+__all__ = ["Verdict", "answers", "timeouts", "verify"]
 
 _EXPENSIVE = re.compile(
     r"!|\\(?:sum|prod|i*int|oint|lim|limits|bigcup|bigcap|gamma|Gamma|zeta)(?![A-Za-z])"
@@ -50,6 +50,15 @@ def verify(completion: str | None, answer: str) -> Verdict:
     if not candidate:
         return Verdict.MALFORMED
     return Verdict.CORRECT if _equals(candidate, gold) else Verdict.WELLFORMED_WRONG
+
+
+def answers(completion: str | None) -> list[str]:
+    """Every answer outside thinking that a marker announces, in order, each a completion of its own."""
+    if not isinstance(completion, str):
+        return []
+    found = marked(without_thinking(completion), numeric=True)
+    # Alone, what stands before a stray tag would be read as thinking.
+    return [f"</think>{text}" if "</think>" in text else text for text in found]
 
 
 @lru_cache(maxsize=8192)

@@ -2,6 +2,7 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,6 +38,36 @@ def test_cut_completions_are_named_with_their_share_and_the_key():
 
 def test_a_few_cut_completions_are_no_warning():
     assert found("completions_cut", lines(**{"completions/clipped_ratio": [0.0, 0.4, 0.0, 0.0, 0.0]})) is None
+
+
+def test_a_policy_that_only_the_limit_ends_never_learned_to_stop():
+    text = found("completions_cut", lines(**{"completions/clipped_ratio": 1.0}))
+    assert text.startswith(
+        "no completion of the last 5 logged steps ends by a stop token: the policy never learned to stop"
+    )
+
+
+def test_several_answers_are_named_with_their_share():
+    text = found("several_answers", lines(**{"completions/several_answers": [0.1, 0.2, 0.3, 0.2, 0.3]}))
+    assert text.startswith("22% of the completions hold several answers")
+    assert found("several_answers", lines(**{"completions/several_answers": 0.1})) is None
+    assert found("several_answers", lines(**{"completions/clipped_ratio": 0.0})) is None, "data without that notion"
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ({"num_generations": 8, "max_completion_length": 4}, "warning: RLOO trains on completions of up to "),
+        ({"num_generations": 8, "max_completion_length": 8}, ""),
+        ({"max_length": 4}, ""),
+    ],
+    ids=["another limit", "the same", "no sampling"],
+)
+def test_a_run_that_ends_completions_otherwise_says_so_before_its_first_step(args, told, capsys):
+    watch = health.HeldOut(config(None), Judged(), print)
+    watch.on_train_begin(SimpleNamespace(**args), TrainerState(global_step=0), None)
+    out = capsys.readouterr().out
+    assert out.startswith(told) if told else out == ""
 
 
 def test_groups_without_variance_are_named_with_the_keys_that_help():

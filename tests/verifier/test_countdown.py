@@ -1,8 +1,10 @@
 """The Countdown verifier: each rule by hand-written cases."""
 
+import time
+
 import pytest
 
-from qwen_align.verifier.countdown import Verdict, verify
+from qwen_align.verifier.countdown import Verdict, answers, verify
 
 CORRECT, WRONG, MALFORMED = Verdict.CORRECT, Verdict.WELLFORMED_WRONG, Verdict.MALFORMED
 
@@ -284,3 +286,26 @@ def test_syntax_is_judged_before_numbers_and_value():
     assert judge("9/0 +") is MALFORMED
     assert judge("9/0") is WRONG
     assert judge("9**9") is MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("completion", "found"),
+    [
+        ("<answer>1</answer> no: <answer> 2 </answer>", ["<answer>1</answer>", "<answer> 2 </answer>"]),
+        ("<answer>1<answer>2</answer>3</answer>", ["<answer>2</answer>"]),
+        ("<answer>1</answer></answer><answer>2", ["<answer>1</answer>"]),
+        ("<think><answer>1</answer></think><answer>2</answer>", ["<answer>2</answer>"]),
+        ("<think><answer>1</answer>", []),
+        ("</answer>1<answer>", []),
+        ("", []),
+        (None, []),
+    ],
+)
+def test_answers_are_listed_in_order(completion, found):
+    assert answers(completion) == found
+
+
+def test_many_tags_are_listed_in_linear_time():
+    began = time.process_time()
+    assert len(answers("<answer>" * 200_000 + "1" + "</answer>" * 200_000)) == 1
+    assert time.process_time() - began < 2

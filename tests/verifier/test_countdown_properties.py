@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_align.verifier.countdown import MAX_TOKENS, Verdict, verify
+from qwen_align.verifier.countdown import MAX_TOKENS, Verdict, answers, verify
 
 CORRECT, WRONG, MALFORMED = Verdict.CORRECT, Verdict.WELLFORMED_WRONG, Verdict.MALFORMED
 
@@ -159,3 +159,10 @@ def test_any_text_gets_a_verdict_quickly(text, tagged):
     verdict = verify(f"<answer>{text}</answer>" if tagged else text, [6, 24], 4)
     assert isinstance(verdict, Verdict)
     assert time.process_time() - start < 2
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=60).map("".join))
+def test_the_last_of_all_answers_is_the_one_that_is_judged(text):
+    found = answers(text)
+    assert verify(found[-1] if found else "", [6, 24], 4) is verify(text, [6, 24], 4)

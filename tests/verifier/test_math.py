@@ -1,11 +1,12 @@
 """The maths verifier: its rules by hand-written cases and real GSM8K answers."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from qwen_align.verifier.math import Verdict, verify
+from qwen_align.verifier.math import Verdict, answers, verify
 
 CORRECT, WRONG, MALFORMED = Verdict.CORRECT, Verdict.WELLFORMED_WRONG, Verdict.MALFORMED
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "test-500.jsonl"
@@ -248,3 +249,28 @@ def test_gsm8k_answers_and_their_neighbours():
         assert verify(rf"\boxed{{{number}.0}}", gold) is CORRECT
         for wrong in (number + 1, -number - 1, number * 10 + 1, f"{number}.5", f"{number} or {number + 1}"):
             assert verify(rf"\boxed{{{wrong}}}", gold) is WRONG
+
+
+@pytest.mark.parametrize(
+    ("completion", "found"),
+    [
+        (r"\boxed{41}, no, \boxed{42}. Done", [r"\boxed{41}, no, ", r"\boxed{42}. Done"]),
+        ("so 41\n#### 41\nor\n#### 42", ["#### 41\nor\n", "#### 42"]),
+        (r"\boxed{\boxed{42}}", [r"\boxed{42}}"]),
+        ("#### Step 1\nadd\n#### 42", ["#### 42"]),
+        (r"\boxed{41} and \boxed{42", [r"\boxed{41} and \boxed{42"]),
+        ("##### 42", []),
+        ("the answer is 42", []),
+        (r"<think>\boxed{41}</think>\boxed{42}", [r"\boxed{42}"]),
+        (None, []),
+    ],
+)
+def test_marked_answers_are_listed_in_order(completion, found):
+    assert answers(completion) == found
+
+
+def test_many_markers_are_listed_in_linear_time():
+    began = time.process_time()
+    assert answers("\\boxed{" * 100_000) == []
+    assert len(answers("#### 1\n" * 100_000)) == 100_000
+    assert time.process_time() - began < 5

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_align.verifier.math import Verdict, verify
+from qwen_align.verifier.math import Verdict, answers, verify
 
 CORRECT, WRONG, MALFORMED = Verdict.CORRECT, Verdict.WELLFORMED_WRONG, Verdict.MALFORMED
 
@@ -98,3 +98,26 @@ PIECES = [
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=25).map("".join)))
 def test_any_text_gets_a_verdict(text):
     assert isinstance(verify(text, "42"), Verdict)
+
+
+MARKED = [
+    "\\boxed{",
+    "\\boxed{42}",
+    "\\fbox{7}",
+    "}",
+    "#### 42",
+    "#### Step 2",
+    "#####",
+    "\n",
+    " 42 ",
+    " so ",
+    "<think>",
+    "</think>",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(MARKED), max_size=12).map("".join))
+def test_the_last_of_the_marked_answers_is_the_one_that_is_judged(text):
+    if found := answers(text):
+        assert verify(found[-1], "42") is verify(text, "42")
