@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from qwen_align import check, groups, overrides, run, run_folder, sweep, usage
+from qwen_align import check, groups, overrides, preflight, run, run_folder, sweep, usage
 from qwen_align.errors import ConfigError
 from qwen_align.launch import INTERRUPTED, USER_ERROR
 from qwen_align.plan import Stage, resolve
@@ -47,6 +47,7 @@ def _plan(job: DictConfig, choices: dict[str, str], words: list[str]) -> list[St
             if override.key_or_group.startswith("method.") and not override.is_delete():
                 whole = override.key_or_group == "method.policies"  # instead of the experiment's own, not beside them
                 OmegaConf.update(job, override.key_or_group, override.value(), merge=not whole, force_add=True)
+        preflight.settle_revisions(job, choices, words)
         method_of = lambda name: _overlay(job, OmegaConf.create(groups.read("method", name)), name)  # noqa: E731
         stages = resolve(job, choices, method_of, _policies(job, words))
     for stage in stages:

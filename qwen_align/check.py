@@ -2,7 +2,6 @@
 
 import importlib
 import math
-from pathlib import Path
 from typing import Any
 
 from qwen_align import groups, schema
@@ -242,56 +241,3 @@ def pairs(args: dict[str, Any], processes: int) -> None:
             f"method.args.label_smoothing={smoothing}: the share of wrong labels for loss_type=robust; expected at least 0 and "
             "less than 0.5"
         )
-
-
-def reachable(config: dict[str, Any]) -> None:
-    """Ask the Hub once, before anything slow, for what is neither a folder nor in the cache: the model, the data sets.
-
-    Raises:
-        ConfigError: it cannot be had from here.
-    """
-    training = config["method"].get("_target_") == "qwen_align.method.reward.train"
-    rewards = reward_nodes(config["reward"] if training else config["method"].get("reward"))
-    for node in rewards.values():
-        key = "base" if training else "folder"
-        name = node.get(key)
-        if isinstance(name, str) and "/" in name and (training or not Path(name).is_absolute()):
-            _on_hub(f"reward.{key}", name, node.get("revision"), "model", f"reward.{key}=FOLDER takes a local folder")
-    source = config.get("generator", {}).get("_target_")
-    if training:
-        pass  # a reward model has a base of its own
-    elif (
-        "args" not in config["method"]
-        and source
-        and schema.is_light(source)
-        and not construct(config["generator"]).needs_policy
-    ):
-        pass  # a teacher that is no policy of ours: none is loaded
-    elif config["init"] == "base" and "name" in config["model"]:
-        offline = "model=countdown_tiny experiment=quickstart needs nothing, and model.name=FOLDER takes a local folder"
-        _on_hub("model.name", config["model"]["name"], config["model"].get("revision"), "model", offline)
-    elif config["init"] != "base" and "ancestors" not in config:
-        _on_hub("init", config["init"], None, "model", "init=FOLDER takes a run folder or a model folder")
-    for key, name in config["data"].items():
-        if key.endswith("_name"):
-            _on_hub(f"data.{key}", name, None, "dataset", "data=countdown makes its own problems")
-
-
-def _on_hub(key: str, name: str, revision: str | None, kind: str, offline: str) -> None:
-    if Path(name).expanduser().exists():
-        return
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    if (Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "snapshots").is_dir():
-        return
-    try:
-        HfApi().repo_info(name, revision=revision, repo_type=kind, timeout=10)
-    except HFValidationError as error:
-        raise ConfigError(f"{key}={name}: neither a folder nor a Hub name like org/name; offline, {offline}") from error
-    except HfHubHTTPError as error:
-        raise ConfigError(f"{key}={name}: the Hub says {str(error).splitlines()[0]}; offline, {offline}") from error
-    except Exception as error:  # whatever the HTTP library underneath raises: no name, no route, no time
-        raise ConfigError(
-            f"{key}={name}: not in the local cache, and the Hub cannot be reached; offline, {offline}"
-        ) from error

@@ -36,6 +36,7 @@ def environment(hardware: Hardware) -> dict[str, str]:
     dropped = ("HYDRA_FULL_ERROR", *around)
     values = {k: v for k, v in os.environ.items() if k not in dropped} | {
         "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DISABLE_SAFETENSORS_CONVERSION": "1",  # else transformers asks the Hub to convert each pickle that it loads
         "TQDM_MININTERVAL": "1", "DS_LOG_LEVEL": "error", "TRANSFORMERS_VERBOSITY": "error",
         "QWEN_ALIGN_LAUNCHER": hardware.launcher if hardware.distributed else "",
         "QWEN_ALIGN_LIFELINE": "stdin" if hardware.distributed and hardware.local else "",

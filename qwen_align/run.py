@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from qwen_align import check, launch, report, run_folder
+from qwen_align import check, launch, preflight, report, run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.plan import Stage
 
@@ -149,9 +149,7 @@ def execute(stages: list[Stage], name: str | None, force: bool, words: list[str]
     """
     done: dict[str, str] = {}
     command = shlex.join(["python", "-m", "qwen_align", *words])
-    for stage in stages:
-        if stage.state != "finished":
-            check.reachable(stage.config)
+    preflight.require([s for s in stages if s.state != "finished" or (force and s is stages[-1])])
     try:
         for stage in stages:
             done[stage.fingerprint] = run_stage(stage, force and stage is stages[-1], command)

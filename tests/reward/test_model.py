@@ -11,7 +11,7 @@ from qwen_align import run_folder, schema
 from qwen_align.errors import ConfigError
 from qwen_align.reward import model as reward_model
 from qwen_align.reward.model import RewardModel
-from qwen_align.reward.network import fresh, packaged
+from qwen_align.reward.network import fresh
 
 ROWS = pairs(40, longest=12)
 PROMPTS = [row["prompt"] for row in ROWS]
@@ -167,27 +167,10 @@ def test_a_folder_of_another_kind_is_no_run(tmp_path):
 
 
 def test_what_is_neither_a_folder_nor_cached_is_one_line():
-    with pytest.raises(ConfigError, match="folder=no/such-model: cannot be loaded"):
+    with pytest.raises(ConfigError, match="folder=no/such-model: not in the cache"):
         RewardModel(folder="no/such-model").score(["a"], ["b"])
-    with pytest.raises(ConfigError, match="base=no/such-model: cannot be loaded"):
+    with pytest.raises(ConfigError, match="base=no/such-model: not in the cache"):
         fresh("no/such-model", "pair", None, [])
-
-
-def test_pickled_weights_are_refused(tmp_path):
-    folder = folder_of("distilbert", tmp_path, labels=1)
-    network = AutoModelForSequenceClassification.from_pretrained(folder)
-    torch.save(network.state_dict(), tmp_path / "pytorch_model.bin")
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ConfigError, match="expected safetensors weights"):
-        RewardModel(folder=folder).score(["a"], ["b"])
-
-
-def test_a_package_without_a_model_is_refused():
-    assert packaged("org/name") == "org/name"
-    with pytest.raises(ConfigError, match="base=package:json: no such package with a model"):
-        packaged("package:json")
-    with pytest.raises(ConfigError, match="pip install"):
-        packaged("package:no_minilm_here")
 
 
 def test_more_tokens_than_positions_are_refused(public):
@@ -214,3 +197,12 @@ def test_a_device_that_is_not_there_is_refused(public):
 def test_an_architecture_that_transformers_does_not_know_is_refused(fields, said):
     with pytest.raises(ConfigError, match=said):
         fresh(fields, "pair", None, ["a"])
+
+
+def test_it_scores_in_float32_on_a_gpu_too_unless_asked_otherwise(public, monkeypatch):
+    asked = []
+    monkeypatch.setattr(reward_model, "_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, **how: asked.append((how["device"].type, how["dtype"])))
+    for dtype in ("auto", "bfloat16"):
+        RewardModel(folder=str(public), dtype=dtype)._ready()
+    assert asked == [("cuda", torch.float32), ("cuda", torch.bfloat16)]

@@ -1,0 +1,179 @@
+"""The files of a repository: in a local folder, in the Hub's cache, or as the Hub lists them, and whether they are whole.
+
+The order is that of the libraries which load them: a folder, then the cache, and one question to the Hub for what neither has.
+An empty or half-fetched file, a link to nothing, a pointer of Git LFS, safetensors shorter than their header says and a config
+that is no JSON count as missing. Left out: whether the bytes are the right ones.
+"""
+
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+from huggingface_hub import constants
+
+from qwen_align.errors import ConfigError
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_LFS_POINTER = b"version https://git-lfs"
+_ZIP = b"PK\x03\x04"
+_SHARD = re.compile(r"(.*-)\d{5}-of-(\d{5})(\..+)")
+
+
+@dataclass(frozen=True)
+class Need:
+    """A repository, by the config key and the value that name it: a Hub name or a folder.
+
+    Args:
+        advice: what helps without a network.
+    """
+
+    kind: ClassVar[str]
+    key: str
+    name: str
+    revision: str | None = None
+    advice: str = ""
+
+    @property
+    def said(self) -> str:
+        return f"{self.key}={self.name}"
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder of that name."""
+        own = Path(self.name).expanduser()
+        return own if own.is_dir() else None
+
+
+class Files(NamedTuple):
+    """Names of the files of a repository; `broken` ones are there and can't be read whole."""
+
+    folder: Path | None
+    whole: frozenset[str] = frozenset()
+    broken: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> frozenset[str]:
+        return self.whole | self.broken
+
+
+def commit(name: str, kind: str, revision: str | None) -> str | None:
+    """The commit in the cache that a branch, a tag or a commit of a Hub name stands for; None: the cache has none."""
+    repo = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
+    ref = repo / "refs" / (revision or "main")
+    found = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
+    return found if found and (repo / "snapshots" / found).is_dir() else None
+
+
+def snapshot(name: str, kind: str, revision: str | None) -> Path | None:
+    """The folder of that commit in the cache."""
+    found = commit(name, kind, revision)
+    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "snapshots" / found if found else None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_LFS_POINTER))
+            if path.name.endswith((".index.json", "config.json")):
+                json.loads(path.read_bytes())
+            if not start or start == _LFS_POINTER or path.resolve().suffix == ".incomplete":
+                return False
+            if path.suffix != ".safetensors":
+                return not start.startswith(_ZIP) or zipfile.is_zipfile(
+                    path
+                )  # torch.save writes one; its index is at the end
+            length = int.from_bytes(start[:8], "little")
+            if 8 + length > path.stat().st_size:
+                return False
+            file.seek(8)
+            header = json.loads(file.read(length))
+    except (OSError, ValueError):
+        return False  # not to be read, or not what its name says
+    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+    return bool(8 + length + max(ends, default=0) <= path.stat().st_size)
+
+
+def files_of(need: Need) -> Files:
+    """What a folder of that name, else the cache, has. A model's files lie in its folder, a data set's anywhere below."""
+    folder = need.folder or snapshot(need.name, need.kind, need.revision)
+    if folder is None:
+        return Files(None)
+    below = folder.iterdir() if need.kind == "model" else folder.rglob("*")
+    whole = {path.relative_to(folder).as_posix(): _is_whole(path) for path in below if path.is_file()}
+    return Files(
+        folder, frozenset(n for n, ok in whole.items() if ok), frozenset(n for n, ok in whole.items() if not ok)
+    )
+
+
+def _listed(need: Need) -> frozenset[str]:
+    """The names of the files that the Hub has.
+
+    Raises:
+        ConfigError: it has no such repository or revision, or it can't be asked.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNotFoundError
+
+    ask, offline = HfApi(), f"; offline, {need.advice}" if need.advice else ""
+    try:
+        info = (ask.model_info if need.kind == "model" else ask.dataset_info)(
+            need.name, revision=need.revision, timeout=10
+        )
+    except HFValidationError as error:
+        raise ConfigError(f"{need.said}: neither a folder nor a Hub name like org/name{offline}") from error
+    except RevisionNotFoundError as error:
+        raise ConfigError(
+            f"{need.said}: the Hub has no revision {need.revision} of it; expected a commit, or main"
+        ) from error
+    except HfHubHTTPError as error:
+        raise ConfigError(f"{need.said}: the Hub says {str(error).splitlines()[0]}{offline}") from error
+    except Exception as error:  # whatever the HTTP library underneath raises: no name, no route, no time
+        raise ConfigError(f"{need.said}: not in the local cache, and the Hub cannot be reached{offline}") from error
+    return frozenset(file.rfilename for file in info.siblings or ())
+
+
+def complete(need: Need, lacks: Callable[[Files], str | None]) -> Files:
+    """The files of a repository that lacks nothing; the Hub is only asked where the cache does.
+
+    Args:
+        lacks: what is missing among the files, the first of it; None: nothing.
+
+    Raises:
+        ConfigError: something is missing; the line says what and where.
+    """
+    files = files_of(need)
+    missing = lacks(files)
+    if missing is None:
+        return files
+    if missing in files.broken:
+        again = "" if need.folder else "; delete that folder, and it is fetched again"
+        raise ConfigError(
+            f"{need.said}: {missing} in {files.folder} is empty, cut short or a pointer of Git LFS{again}"
+        )
+    if need.folder:
+        raise ConfigError(f"{need.said}: that folder has no {missing}")
+    offline = f"; offline, {need.advice}" if need.advice else ""
+    if not _HUB_NAME.fullmatch(need.name):
+        raise ConfigError(f"{need.said}: neither a folder nor a Hub name like org/name{offline}")
+    at = f" at revision {need.revision}" if need.revision else ""
+    if constants.HF_HUB_OFFLINE:
+        there = f"the cache has no {missing} of it" if files.folder else f"not in the cache ({constants.HF_HUB_CACHE})"
+        raise ConfigError(f"{need.said}: {there}{at}, and HF_HUB_OFFLINE forbids to fetch it{offline}")
+    files = files._replace(whole=files.whole | (_listed(need) - files.broken))
+    if missing := lacks(files):
+        raise ConfigError(f"{need.said}: the Hub has no {missing} of it{at}")
+    return files
+
+
+def with_all_shards(names: Iterable[str], first: int) -> list[str]:
+    """Names, and beside each one like NAME-00001-of-00003.EXT the others of its count, which begin at `first`."""
+    found = set()
+    for name in names:
+        part = _SHARD.fullmatch(name)
+        count = int(part[2]) if part else 0
+        found |= {f"{part[1]}{first + i:05}-of-{part[2]}{part[3]}" for i in range(count)} if part else {name}
+    return sorted(found)

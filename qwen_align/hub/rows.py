@@ -1,0 +1,109 @@
+"""Whether a data set can be read: what `datasets` has prepared in its own cache, else the files of a folder or of the Hub.
+
+Offline, `datasets` 5.2 looks at what it prepared alone and not at a download in the Hub's cache; `downloaded` finds that one.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import quote_plus
+
+from huggingface_hub import constants
+
+from qwen_align.errors import ConfigError
+from qwen_align.hub.files import Files, Need, complete, snapshot, with_all_shards
+
+_ROWS = re.compile(r"\.(parquet|jsonl?|ndjson|csv|tsv|arrow|txt|zip|tar)(\.(gz|zst|bz2|xz|lz4))?$")
+_NO_ROWS = re.compile(r"(^|/)dataset_infos?\.json$")
+_SPLIT = re.compile(
+    r"(?<![a-z])(train|test|valid|validation|val|dev|eval)(?![a-z])"
+)  # how `datasets` tells files apart
+
+
+@dataclass(frozen=True)
+class Source(Need):
+    """Rows that a view reads.
+
+    Args:
+        splits: that it needs; none: whatever is there.
+        config: the Hub's configuration of the data set.
+        data_dir: the folder of it that is read; None: all.
+    """
+
+    kind: ClassVar[str] = "dataset"
+    splits: tuple[str, ...] = ()
+    config: str | None = None
+    data_dir: str | None = None
+
+
+def _snake_case(name: str) -> str:
+    """As datasets.naming has it: how a data set's folder in the cache is called."""
+    name = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
+    return re.sub(r"([a-z\d])([A-Z])", r"\1_\2", name).lower()
+
+
+def prepared(source: Source) -> Path | None:
+    """The folder where `datasets` has prepared these rows, the newest of several."""
+    if source.folder:
+        return None
+    owner, _, short = source.name.rpartition("/")
+    config = source.config or "*"
+    if source.data_dir:
+        suffix = f"data_dir={quote_plus(source.data_dir)}"
+        config = f"default-{suffix}" if len(suffix) <= 32 else "default-*"  # a longer one is hashed
+    cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
+    found = cache.glob(f"{owner + '___' if owner else ''}{_snake_case(short)}/{config}/*/*")
+    return max((path for path in found if path.is_dir()), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _prepared_lacks(source: Source, folder: Path) -> str | None:
+    if not (folder / "dataset_info.json").is_file():
+        return "dataset_info.json"
+    info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
+    for split in source.splits or info["splits"]:
+        if split not in info["splits"]:
+            return f"split {split}"
+        shards = len(info["splits"][split].get("shard_lengths") or [0])
+        stem = f"{_snake_case(info['dataset_name'])}-{split}"
+        names = [f"{stem}-{i:05}-of-{shards:05}.arrow" for i in range(shards)] if shards > 1 else [f"{stem}.arrow"]
+        for name in names:
+            if not (folder / name).is_file() or not (folder / name).stat().st_size:
+                return name
+    return None
+
+
+def _lacks(source: Source, files: Files) -> str | None:
+    below = f"{source.data_dir}/" if source.data_dir else ""
+    names = [n for n in files.names if n.startswith(below) and _ROWS.search(n) and not _NO_ROWS.search(n)]
+    if not names:
+        return f"data file{f' in {below}' if below else ''} (Parquet, JSONL, CSV ...)"
+    for name in with_all_shards(names, first=0):
+        if name not in files.whole:
+            return name
+    card = files.folder / "README.md" if files.folder else None
+    if card is None or (card.is_file() and "data_files:" in card.read_text(encoding="utf-8", errors="replace")):
+        return None  # the card says which files are which split, and the Hub's own is not here yet
+    for split in source.splits:
+        named = any(re.search(rf"(?<![a-z]){re.escape(split)}(?![a-z])", name) for name in names)
+        if not named and (split != "train" or any(map(_SPLIT.search, names))):  # files that name no split are all train
+            return f"file of the split {split}"
+    return None
+
+
+def require(source: Source) -> None:
+    """Raise ConfigError unless the files of a data set's splits are there."""
+    folder = prepared(source)
+    if folder is None:
+        complete(source, lambda files: _lacks(source, files))
+    elif missing := _prepared_lacks(source, folder):
+        raise ConfigError(f"{source.said}: {folder} has no {missing}; delete that folder, and it is made again")
+
+
+def downloaded(source: Source) -> Path | None:
+    """Where the rows lie in the Hub's cache, if `datasets` can neither find them prepared nor ask for them."""
+    if source.folder or not constants.HF_HUB_OFFLINE or prepared(source):
+        return None
+    return snapshot(source.name, source.kind, source.revision)
