@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from repositories import COMMIT, DEBERTA, QWEN, ULTRAFEEDBACK, of_the_study, safetensors, snapshot, use_cache
+from repositories import COMMIT, DEBERTA, QWEN, ULTRAFEEDBACK, fill, of_the_study, safetensors, snapshot, use_cache
 from tiny import TINY
 
 from qwen_align import groups, preflight, run_folder
@@ -96,6 +96,17 @@ def test_what_a_word_names_and_nobody_has_stops_the_plan(cache, started, run_mai
     code, _, errors = run_main(*STUDY, *words)
     assert (code, started) == (2, [])
     assert errors.startswith(f"error: {said}")
+
+
+def test_a_local_folder_without_a_split_of_a_later_stage_stops_the_plan(cache, started, run_main, tmp_path):
+    rows = fill(tmp_path / "rows", train__jsonl="{}", test__jsonl="{}")
+    words = ("method=evaluate", "init=sft", "data=gsm8k", f"data.dataset_name={rows}", "hardware=cpu")
+    run_main(*words)
+    assert started == ["sft"]
+    (rows / "test.jsonl").unlink()
+    code, _, errors = run_main(*words, "seed=1")
+    assert (code, started) == (2, ["sft"])
+    assert errors == f"error: data.dataset_name={rows}: that folder has no file of the split test\n"
 
 
 def test_a_finished_run_without_its_weights_stops_what_starts_from_it(started, run_main, stages_of):

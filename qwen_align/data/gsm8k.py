@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.errors import ConfigError
+from qwen_align.hub.rows import Source
 from qwen_align.verifier import math
 from qwen_align.verifier.extraction import final_answer
 from qwen_align.verifier.rational import read
@@ -56,6 +57,11 @@ class GSM8K:
             raise ConfigError(f"data.prompt={prompt!r}: {error}; a brace that is text is written twice") from error
         if fields != {"question"}:
             raise ConfigError(f"data.prompt={prompt!r}: has the fields {sorted(fields)}; expected {{question}}")
+
+    def sources(self, view: str) -> list[Source]:
+        """The rows that a view reads."""
+        splits = ("test",) if view == "evaluation" else ("train",)
+        return [Source(_KEY, self.dataset_name, splits=splits, config="main")]
 
     def _rows(self, split: str) -> list[dict[str, Any]]:
         """prompt, answer (the final one) and the solution; a row whose solution ends without #### N is an error."""

@@ -34,6 +34,7 @@ class Source(Need):
     """
 
     kind: ClassVar[str] = "dataset"
+    advice: str = "data=countdown makes its own problems"
     splits: tuple[str, ...] = ()
     config: str | None = None
     data_dir: str | None = None
@@ -99,7 +100,9 @@ def require(source: Source) -> None:
     if folder is None:
         complete(source, lambda files: _lacks(source, files))
     elif missing := _prepared_lacks(source, folder):
-        raise ConfigError(f"{source.said}: {folder} has no {missing}; delete that folder, and it is made again")
+        raise ConfigError(
+            f"{source.said}: {folder} has no {missing}; delete that folder, and it is made again where there is a network"
+        )
 
 
 def downloaded(source: Source) -> Path | None:
