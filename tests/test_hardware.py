@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -16,8 +18,27 @@ ZERO = sorted(LAUNCH.glob("zero*.json"))
 
 
 @pytest.fixture
-def four_gpus(monkeypatch):
+def with_cuda(monkeypatch):
+    monkeypatch.setattr(hardware, "torch_build", lambda: ("2.13.0", "13.0"))
+
+
+@pytest.fixture
+def without_cuda(monkeypatch):
+    monkeypatch.setattr(hardware, "torch_build", lambda: ("2.13.0+cpu", None))
+
+
+@pytest.fixture
+def four_gpus(monkeypatch, with_cuda):
     monkeypatch.setattr(hardware, "gpus", lambda: ["0", "1", "2", "3"])
+
+
+@pytest.fixture
+def devices(monkeypatch, tmp_path):
+    """A folder that stands for /dev."""
+    monkeypatch.setattr(hardware, "DEVICES", tmp_path / "dev")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "dev").mkdir()
+    return tmp_path / "dev"
 
 
 @pytest.fixture
@@ -48,14 +69,106 @@ def test_processes_on_the_cpu_need_no_gpu(no_gpu):
     assert Hardware(device="cpu", processes=2).distributed
 
 
-def test_visible_devices_are_counted(monkeypatch, tmp_path):
-    monkeypatch.setattr(hardware.Path, "glob", lambda self, pattern: [Path("/dev/nvidia0"), Path("/dev/nvidia5")])
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def test_visible_devices_are_counted(monkeypatch, devices):
+    for name in ("nvidia0", "nvidia5", "nvidiactl", "nvidia-uvm"):
+        (devices / name).touch()
     assert hardware.gpus() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert hardware.gpus() == ["1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert hardware.gpus() == []
+
+
+def test_wsl2_has_one_gpu_behind_another_device_file(monkeypatch, devices):
+    assert hardware.gpus() == []
+    (devices / "dxg").touch()
+    assert hardware.gpus() == ["0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not hardware.has_gpu()
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("cuda: Optional[str] = '13.0'\nhip: Optional[str] = None", "13.0"),
+        ("cuda = '12.1'", "12.1"),
+        ("cuda: Optional[str] = None\nhip: Optional[str] = None", None),
+        ("cuda: Optional[str] = None\nhip: Optional[str] = '6.4'", None),
+    ],
+    ids=["CUDA", "CUDA without a type", "CPU", "ROCm"],
+)
+def test_torch_is_asked_for_its_cuda_by_its_files(monkeypatch, tmp_path, source, expected):
+    (tmp_path / "version.py").write_text(f"from typing import Optional\n__version__ = '2.13.0'\n{source}\n")
+    origin = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(hardware.importlib.util, "find_spec", lambda name: origin)
+    assert hardware.torch_build.__wrapped__() == ("2.13.0", expected)
+
+
+def test_the_installed_torch_is_read_as_it_says_itself_and_not_imported():
+    script = (
+        "import sys; from qwen_align import hardware; found = hardware.torch_build(); assert 'torch' not in sys.modules\n"
+        "import torch; assert found == (torch.__version__, torch.version.cuda), found"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_gpu_with_a_torch_that_has_no_cuda_is_an_error_that_names_the_command(devices, without_cuda):
+    (devices / "nvidia0").touch()
+    with pytest.raises(
+        ConfigError, match=r"device=gpu: .*2\.13\.0\+cpu is built without CUDA; .*pip install torch==2\.13\.0"
+    ):
+        Hardware(device="gpu")
+
+
+@pytest.mark.parametrize("name", ["nvidia0", "dxg"])
+def test_auto_runs_on_the_cpu_with_a_torch_that_has_no_cuda_and_says_why(devices, without_cuda, name):
+    assert Hardware(device="auto").idle_gpu is None
+    (devices / name).touch()
+    assert not Hardware(device="auto").on_gpu
+    assert "built without CUDA" in (Hardware(device="auto").idle_gpu or "")
+    assert Hardware(device="cpu").idle_gpu is None
+
+
+def test_auto_uses_a_gpu_with_a_torch_that_has_cuda(devices, with_cuda):
+    (devices / "dxg").touch()
+    assert Hardware(device="auto").on_gpu
+    assert Hardware(device="auto").idle_gpu is None
+
+
+@pytest.fixture
+def triton(monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(hardware.importlib.util, "find_spec", lambda name: SimpleNamespace(name=name))
+
+
+@pytest.mark.parametrize("found", ["gcc", "clang", "CC"])
+def test_triton_takes_any_c_compiler(four_gpus, triton, monkeypatch, found):
+    monkeypatch.setattr(hardware.shutil, "which", lambda tool, path: f"/usr/bin/{tool}" if tool == found else None)
+    if found == "CC":
+        monkeypatch.setenv("CC", "/opt/cc")
+    Hardware(device="gpu").check_compiler()
+
+
+def test_triton_without_a_c_compiler_is_an_error_before_a_loss_is_computed(four_gpus, triton, monkeypatch):
+    monkeypatch.setattr(hardware.shutil, "which", lambda tool, path: None)
+    with pytest.raises(ConfigError, match=r"device=gpu: .*a C compiler is missing; .*apt install gcc python3-dev"):
+        Hardware(device="gpu").check_compiler()
+    Hardware(device="cpu").check_compiler()
+    monkeypatch.setattr(hardware.importlib.util, "find_spec", lambda name: None)
+    Hardware(device="gpu").check_compiler()
+
+
+def test_triton_without_pythons_headers_is_an_error_too(four_gpus, triton, monkeypatch, tmp_path):
+    monkeypatch.setattr(hardware.shutil, "which", lambda tool, path: f"/usr/bin/{tool}")
+    monkeypatch.setattr(hardware.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
+    with pytest.raises(ConfigError, match=r"Python\.h is missing"):
+        Hardware(device="gpu").check_compiler()
+
+
+@pytest.mark.parametrize("setting", [{"per_device": {"sft": 0}}, {"memory_gb": 0}])
+def test_what_no_device_holds_is_an_error(setting):
+    with pytest.raises(ConfigError, match=r"hardware\.(per_device\.sft|memory_gb)=0: expected a"):
+        Hardware(**setting)
 
 
 @pytest.mark.parametrize("missing", ["c++", "ninja"])

@@ -18,6 +18,7 @@ from qwen_align.launch import Hardware
 @pytest.fixture
 def two_of_four_gpus(monkeypatch):
     monkeypatch.setattr(hardware, "gpus", lambda: ["2", "3"])
+    monkeypatch.setattr(hardware, "torch_build", lambda: ("2.13.0", "13.0"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
 
 
@@ -112,6 +113,15 @@ def test_the_log_keeps_the_last_state_of_a_progress_bar(capfdbinary):
     with os.fdopen(read, "rb", buffering=0) as source:
         launch._stream(source, log)
     assert log.getvalue() == b"begin\n100%\nend without newline"
+
+
+def test_an_idle_gpu_is_said_once(tmp_path, two_of_four_gpus, monkeypatch, capsys):
+    monkeypatch.setattr(hardware, "torch_build", lambda: ("2.13.0+cpu", None))
+    launch._say_once.cache_clear()
+    for _ in range(2):
+        with (tmp_path / ".lock").open("w") as lock:
+            launch.run(tmp_path, Hardware(device="auto"), lock.fileno())
+    assert capsys.readouterr().out.count("this runs on the CPU: a GPU is visible, but the installed torch") == 1
 
 
 def test_the_workers_exit_code_and_output_come_back(tmp_path):

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from conftest import planned
+from datasets import Dataset
 from processes import resumes_exactly
 from tiny import TINY
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from qwen_align import run, run_folder, worker
+from qwen_align import chat, run, run_folder, worker
 from qwen_align.errors import ConfigError
 from qwen_align.method import rloo
 from qwen_align.model import from_scratch
@@ -130,3 +131,41 @@ def test_the_reference_is_of_the_policys_own_revision(two_revisions, tmp_path):
     assert worker.run_stage(stage.folder) == 0
     first = run_folder.read_jsonl(stage.folder / "metrics.jsonl")[0]
     assert first["kl"] == pytest.approx(0, abs=1e-5), "main's weights are others"
+
+
+def asked(*words: int) -> Dataset:
+    return Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": " ".join(["Numbers"] * n)}], "target": n} for n in words]
+    )
+
+
+@pytest.fixture
+def frame_and_tokenizer():
+    _, tokenizer = from_scratch(
+        "Numbers", 10, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    return len(chat.prompt_ids(tokenizer, asked(0)["prompt"])[0]), tokenizer
+
+
+def test_longer_prompts_are_left_out_and_counted(frame_and_tokenizer, capsys):
+    frame, tokenizer = frame_and_tokenizer
+    method = {"max_prompt_tokens": frame + 3, "prompts_per_step": 2}
+    kept = rloo.short_enough(asked(5, 1, 3, 4, 2), tokenizer, method)
+    assert kept["target"] == [1, 3, 2]
+    assert f"2 of 5 prompts have more than max_prompt_tokens={frame + 3} and are left out" in capsys.readouterr().out
+
+
+def test_where_all_are_short_enough_nothing_is_said(frame_and_tokenizer, capsys):
+    frame, tokenizer = frame_and_tokenizer
+    for most in (frame + 3, None):
+        kept = rloo.short_enough(asked(1, 3), tokenizer, {"max_prompt_tokens": most, "prompts_per_step": 2})
+        assert len(kept) == 2
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_too_few_prompts_that_are_short_enough_are_an_error(frame_and_tokenizer):
+    frame, tokenizer = frame_and_tokenizer
+    with pytest.raises(
+        ConfigError, match=rf"max_prompt_tokens={frame + 1}: 1 of 3 prompts are so short, .*prompts_per_step=2"
+    ):
+        rloo.short_enough(asked(5, 1, 3), tokenizer, {"max_prompt_tokens": frame + 1, "prompts_per_step": 2})
