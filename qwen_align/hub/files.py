@@ -119,6 +119,7 @@ def _listed(need: Need) -> frozenset[str]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNotFoundError
 
     ask, offline = HfApi(), f"; offline, {need.advice}" if need.advice else ""
+    at = f" at revision {need.revision}" if need.revision else ""
     try:
         info = (ask.model_info if need.kind == "model" else ask.dataset_info)(
             need.name, revision=need.revision, timeout=10
@@ -132,7 +133,9 @@ def _listed(need: Need) -> frozenset[str]:
     except HfHubHTTPError as error:
         raise ConfigError(f"{need.said}: the Hub says {str(error).splitlines()[0]}{offline}") from error
     except Exception as error:  # whatever the HTTP library underneath raises: no name, no route, no time
-        raise ConfigError(f"{need.said}: not in the local cache, and the Hub cannot be reached{offline}") from error
+        main = commit(need.name, need.kind, None)
+        offline = f"; HF_HUB_OFFLINE=1 takes {main}, which the cache has" if main and main != need.revision else offline
+        raise ConfigError(f"{need.said}: not in the local cache{at}, and the Hub cannot be reached{offline}") from error
     return frozenset(file.rfilename for file in info.siblings or ())
 
 

@@ -160,6 +160,14 @@ def test_a_hub_that_can_not_be_reached_is_one_line(hub):
     assert refused(wanted()).endswith("not in the local cache, and the Hub cannot be reached; offline, take another")
 
 
+def test_without_a_network_the_commit_that_the_cache_has_is_offered(home, hub):
+    snapshot(home, NAME, **WHOLE)
+    hub.error = OSError("no route")
+    assert refused(wanted(revision="abc")).endswith(
+        f"cannot be reached; HF_HUB_OFFLINE=1 takes {COMMIT}, which the cache has"
+    )
+
+
 @pytest.mark.parametrize("name", ["my model", "./no/such/folder", "/no/such/folder"])
 def test_a_name_that_can_be_neither_is_said(hub, name):
     assert "neither a folder nor a Hub name like org/name" in refused(wanted(name))
