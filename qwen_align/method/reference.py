@@ -1,8 +1,8 @@
 """DPO's reference log-probs, computed before the first step: for the pairs that will be trained, and written down as they come.
 
 TRL computes them for all pairs, keeps them in memory until the last one, and begins again after every interrupt: more work than
-the run itself where max_steps ends it early. Here each micro-batch is one that the first epoch will train, so reference and policy
-round alike and the first loss is that of no difference. The numbers are TRL's own (`compute_ref_log_probs`).
+the run itself where max_steps ends it early. Here each micro-batch is one that the first epoch will train, so reference and
+policy round alike and the first loss is that of no difference. The numbers are TRL's own (`compute_ref_log_probs`).
 
 `reference.jsonl` in the run folder: what they depend on, then a line a pair. Left out: several processes and DeepSpeed, where
 TRL's way remains.
@@ -29,13 +29,13 @@ _SIDES = ("ref_chosen_logps", "ref_rejected_logps")
 Pair = dict[str, Any]
 
 
-def order(trainer: DPOTrainer) -> list[int]:
-    """The rows that will be trained, as the first epoch reads them; what only later epochs read comes last."""
+def order(trainer: DPOTrainer, rows: int) -> list[int]:
+    """Which of so many rows will be trained, as the first epoch reads them; what only later epochs read comes last."""
     loader = trainer.get_train_dataloader()
     *_, steps = trainer.set_initial_training_values(trainer.args, loader)
     batches = steps * trainer.args.gradient_accumulation_steps
-    first = [row for batch in islice(loader.batch_sampler, batches) for row in batch]
-    later = sorted(set(range(len(loader.dataset))) - set(first)) if batches > len(loader) else []
+    first = [row for batch in islice(loader.batch_sampler or (), batches) for row in batch]
+    later = sorted(set(range(rows)) - set(first)) if batches > len(loader) else []
     return first + later
 
 
@@ -68,8 +68,8 @@ def with_log_probs(trainer: DPOTrainer, dataset: Dataset, batch_size: int) -> Da
 
     Goes on where an interrupted attempt stopped; a micro-batch that it left in the middle is computed anew.
     """
-    path = Path(trainer.args.output_dir).parent / FILE
-    found, rows = _written(path, _depends_on(trainer), dataset), order(trainer)
+    path = Path(str(trainer.args.output_dir)).parent / FILE
+    found, rows = _written(path, _depends_on(trainer), dataset), order(trainer, len(dataset))
     todo = [batch for batch in _batches(rows, batch_size) if not found.keys() >= set(batch)]
     print(f"reference log-probs of {len(rows)} of {len(dataset)} pairs, {len(found)} of them known", flush=True)
     with path.open("a", encoding="utf-8") as file:

@@ -6,16 +6,20 @@ judge on the way, where the data has one.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from datasets import Dataset, Value
 from hydra.utils import instantiate
 from torch import Tensor
 from torch.utils.data import Sampler
+from transformers import PreTrainedTokenizerBase
 from trl import RLOOTrainer
 
-from qwen_align import run_folder
+from qwen_align import chat, run_folder
+from qwen_align.data import cached
 from qwen_align.errors import ConfigError
 from qwen_align.method import evaluate, health, policy
 from qwen_align.method.fit import arguments, fit
@@ -46,6 +50,40 @@ def check_rows(rows: Any, rewards: list[Reward], method: dict[str, Any]) -> None
             f"method.prompts_per_step={method['prompts_per_step']}: the data has only {len(rows)} prompts, so no step would be "
             "trained; expected at most that many"
         )
+
+
+@dataclass
+class _Lengths:
+    """The column prompt -> how many tokens each has."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {"tokens": [len(ids) for ids in chat.prompt_ids(self.tokenizer, batch["prompt"])]}
+
+
+def short_enough(rows: Dataset, tokenizer: PreTrainedTokenizerBase, method: dict[str, Any]) -> Dataset:
+    """The rows whose prompt has at most `max_prompt_tokens`; how many have more is said.
+
+    All completions of an update are drawn at once, padded to its longest prompt: a long one costs the memory of them all.
+
+    Raises:
+        ConfigError: too few are left for one update.
+    """
+    most = method["max_prompt_tokens"]
+    if most is None:
+        return rows
+    prompts, work, types = rows.select_columns(["prompt"]), _Lengths(tokenizer), {"tokens": Value("int32")}
+    lengths = cached.mapped(prompts, work, chat.identity(tokenizer), types, "measuring prompts")
+    kept = [i for i, tokens in enumerate(lengths["tokens"][:]) if tokens <= most]
+    if len(kept) < method["prompts_per_step"]:
+        raise ConfigError(
+            f"method.max_prompt_tokens={most}: {len(kept)} of {len(rows)} prompts are so short, and an update needs "
+            f"prompts_per_step={method['prompts_per_step']}; expected more tokens"
+        )
+    if longer := len(rows) - len(kept):
+        print(f"{longer} of {len(rows)} prompts have more than max_prompt_tokens={most} and are left out", flush=True)
+    return rows.select(kept) if longer else rows
 
 
 class EpochOrder(Sampler[int]):
@@ -97,6 +135,7 @@ class ResumableRLOOTrainer(RLOOTrainer):
         self._metrics["train"][name].append(value)
 
 
+@evaluate.then_measured
 def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     """Train on the prompts view with the configured reward, then measure on the evaluation view."""
     rewards = build_rewards(config["method"]["reward"])
@@ -105,6 +144,7 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     check_rows(rows, rewards, config["method"])
     run_folder.record_view(folder, "prompts", rows)
     learner, tokenizer = policy.load(config)
+    rows = short_enough(rows, tokenizer, config["method"])
     revision = config["model"].get("revision") if config["init"] == "base" else None
     trainer = ResumableRLOOTrainer(
         model=learner,
@@ -124,4 +164,4 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     trainer.add_callback(health.HeldOut(config, data, trainer.note))
     trainer.add_callback(watch)
     metrics = fit(trainer, folder, [row["prompt"] for row in rows.select(range(min(32, len(rows))))])
-    return evaluate.after_training(config, data, folder, metrics | {"warnings": watch.warnings})
+    return metrics | {"warnings": watch.warnings}

@@ -139,7 +139,7 @@ def test_numbers_of_another_model_or_another_pair_are_not_taken(stage, computed,
 
 
 def test_a_pair_without_a_number_is_never_trained(stage, monkeypatch):
-    monkeypatch.setattr(reference, "order", lambda trainer: [0, 1, 2])
+    monkeypatch.setattr(reference, "order", lambda trainer, rows: [0, 1, 2])
     one = stage(FEW)
     run.prepare(one, afresh=False)
     assert worker.run_stage(one.folder) == 1
