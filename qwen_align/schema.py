@@ -19,13 +19,18 @@ _BASES = {  # class -> file, for the classes that a config class inherits from, 
     "PeftConfigMixin": "peft/config.py",
 }
 _ENUMS = ("transformers/trainer_utils.py", "transformers/training_args.py")
+# Only rloo has these fields, and TRL corrects no importance weights there.
+_WHOLE = (
+    "the trainer's log-probs are those of the whole distribution, so sampling from a part of it biases the gradient; "
+    "evaluation.top_p and evaluation.top_k are free"
+)
 # Fields whose nonsense TRL accepts without a word: (test, what would be right).
 _RANGES = {
     "temperature": (lambda v: v > 0, "a number above 0"),
     "learning_rate": (lambda v: v >= 0, "a number from 0 on"),
-    "top_p": (lambda v: 0 < v <= 1, "a number above 0 and at most 1"),
-    "min_p": (lambda v: 0 <= v <= 1, "a number between 0 and 1"),
-    "top_k": (lambda v: v >= 0, "a whole number from 0 on"),
+    "top_p": (lambda v: v == 1, f"1: {_WHOLE}"),
+    "min_p": (lambda v: v == 0, f"0: {_WHOLE}"),
+    "top_k": (lambda v: v == 0, f"0: {_WHOLE}"),
     "beta": (lambda v: v >= 0, "a number from 0 on"),
     "num_generations": (lambda v: v >= 2, "a whole number from 2 on: leave-one-out needs siblings"),
     "max_completion_length": (lambda v: v > 0, "a whole number from 1 on"),

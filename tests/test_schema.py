@@ -105,9 +105,6 @@ def test_enums_hold_the_values_of_transformers():
     [
         ("temperature", 0.0, 0.1),
         ("learning_rate", -1e-5, 0.0),
-        ("top_p", 0.0, 1.0),
-        ("top_p", 1.1, 0.9),
-        ("min_p", 1.5, 0.0),
         ("beta", -0.1, 0.0),
         ("num_generations", 1, 2),
         ("max_completion_length", 0, 1),
@@ -122,6 +119,13 @@ def test_ranges(name, wrong, right):
     annotation = schema.fields("trl.RLOOConfig")[name]
     assert schema.problem(name, wrong, annotation).startswith("expected a ")
     assert schema.problem(name, right, annotation) is None
+
+
+@pytest.mark.parametrize(("name", "off", "on"), [("top_p", 1.0, 0.95), ("top_k", 0, 20), ("min_p", 0.0, 0.1)])
+def test_training_samples_from_the_whole_distribution(name, off, on):
+    annotation = schema.fields("trl.RLOOConfig")[name]
+    assert schema.problem(name, off, annotation) is None
+    assert schema.problem(name, on, annotation).startswith(f"expected {off:g}: ")
 
 
 def test_vllm_mode_is_one_of_two_words():

@@ -1,26 +1,155 @@
-"""The public Countdown sets of the study, with the columns of `data=countdown`.
+"""The public Countdown sets of the study and of its family, with the columns of `data=countdown`.
 
-Prompts come from Jiayi-Pan/Countdown-Tasks-3to4 (nums, target), demonstrations from Asap7772/cog_behav_all_strategies (query,
-completion). A demonstration is asked with our prompt, its numbers and target read from its query, so all views share one
-wording; where a query opened the thinking, the completion gets the tag back. Held-out multisets are left out of training.
+Problems come from Jiayi-Pan/Countdown-Tasks-3to4 (nums, target), demonstrations from Asap7772/cog_behav_all_strategies (query,
+completion), pairs from a set like asingh15/countdown_tasks_3to4-dpo (query, response_ws, response_ls). All views share one
+wording: numbers and target are read from a query and asked with `prompt`, or as the problems' own column `prompt` (ChatML, in
+asingh15/countdown_tasks_3to4) asks. Where a query opened the thinking, its answers get the tag back. No number multiset of the
+evaluation view is trained on; rows that would break this, or name no problem, are counted aloud. Left out: a test split of the
+demonstrations, and ready-made prompts that begin the answer.
 """
 
 import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import extra as extra_rows
+from qwen_align.data.conversation import BadRow, Messages, Row, message_type, pair, usable
 from qwen_align.data.countdown import ask, check_prompt, extra_demonstrations, is_held_out
 from qwen_align.errors import ConfigError
-from qwen_align.verifier.countdown import Verdict, answer, verify
+from qwen_align.hub.rows import Source
+from qwen_align.verifier.countdown import Verdict, answer, answers, verify
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+Ask = Callable[[Sequence[int], int], Messages]
 _PROBLEM = re.compile(r"numbers\s*\[([\d,\s]+)\].*?equals\s+(\d+)", re.DOTALL)
+_STOP = re.compile(r"\s*(?:<\|im_end\|>|<\|endoftext\|>)\s*$")
+_EVALUATED = "the evaluation view has these numbers"
+_CHUNK = 10_000  # rows
+_ANY = ([1, 22, 333], 4)  # a problem; how it is asked says what the wording is
+
+
+def chatml(text: Any) -> Messages:
+    """The messages of a prompt that is ChatML text, contents unchanged; the line that asks for the answer is left off.
+
+    Raises:
+        BadRow: anything else, such as an answer that is begun.
+    """
+    before, *turns = text.split("<|im_start|>") if isinstance(text, str) else [""]
+    if turns and turns[-1] in ("assistant", "assistant\n"):
+        del turns[-1]
+    found = []
+    for turn in turns:
+        role, _, rest = turn.partition("\n")
+        content, end, after = rest.partition("<|im_end|>")
+        if role not in ("system", "user", "assistant") or not end or after.strip():
+            raise BadRow("its prompt is no ChatML whose turns all end")
+        found.append({"role": role, "content": content})
+    if before.strip() or not found or found[-1]["role"] != "user":
+        raise BadRow("its prompt is no ChatML that ends with a question")
+    return found
+
+
+def _problem(text: Any) -> re.Match[str]:
+    found = _PROBLEM.search(text) if isinstance(text, str) else None
+    if found is None:
+        raise BadRow("no 'numbers [1, 2, 3] ... equals 6' is in it")
+    return found
+
+
+@dataclass(frozen=True)
+class _LikeThis:
+    """Asks any problem as an example asks its own."""
+
+    example: Messages
+
+    def __call__(self, nums: Sequence[int], target: int) -> Messages:
+        content = self.example[-1]["content"]
+        found = _problem(content)
+        width = max(len(str(number)) for number in nums)  # NumPy prints an array in columns of one width
+        listed = ", ".join(map(str, nums)) if "," in found[1] else " ".join(f"{number:{width}}" for number in nums)
+        (begin, end), (then, last) = found.span(1), found.span(2)
+        said = f"{content[:begin]}{listed}{content[end:then]}{target}{content[last:]}"
+        return [*self.example[:-1], {"role": "user", "content": said}]
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Which number multisets are the evaluation view's: a share of all, or those of a split."""
+
+    share: float
+    multisets: frozenset[tuple[int, ...]]
+
+    def __call__(self, nums: Sequence[int]) -> bool:
+        return tuple(sorted(nums)) in self.multisets or is_held_out(nums, self.share)
+
+
+@dataclass
+class _Query:
+    """Reads the problem of a query, and asks it; picklable, like the others, for the processes that read rows."""
+
+    ask: Ask
+    held_out: _HeldOut
+
+    def asked(self, query: Any) -> dict[str, Any]:
+        found = _problem(query)
+        nums, target = [int(n) for n in re.findall(r"\d+", found[1])], int(found[2])
+        if self.held_out(nums):
+            raise BadRow(_EVALUATED)
+        return {"prompt": self.ask(nums, target), "nums": nums, "target": target}
+
+    def answered(self, query: str, text: Any, column: str) -> Messages:
+        if not isinstance(text, str) or not text.strip():
+            raise BadRow(f"{column} is empty")
+        opened = query.rstrip().endswith("<think>") and not text.lstrip().startswith("<think>")
+        return [{"role": "assistant", "content": ("<think>" if opened else "") + _STOP.sub("", text)}]
+
+
+class _Demonstration(_Query):
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        found = self.asked(record["query"])
+        return found | {"completion": self.answered(record["query"], record["completion"], "completion")}
+
+
+class _Pair(_Query):
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        found, query = self.asked(record["query"]), record["query"]
+        good, bad = (self.answered(query, record[name], name) for name in ("response_ws", "response_ls"))
+        return found | pair(found["prompt"], good, bad, ("prompt", "response_ws", "response_ls"))
+
+
+@dataclass
+class _Given:
+    """A problem in numbers; with a prompt of its own, that one."""
+
+    ask: Ask
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        nums, target = record["nums"], record["target"]
+        prompt = self.ask(nums, target)
+        if "prompt" in record:
+            same, prompt = prompt, chatml(record["prompt"])
+            if _without_space(prompt) != _without_space(same):
+                raise BadRow("its prompt is worded otherwise than the first one")
+        return {"prompt": prompt, "nums": nums, "target": target}
+
+
+def _without_space(prompt: Messages) -> list[tuple[str, str]]:
+    return [(message["role"], "".join(message["content"].split())) for message in prompt]
+
+
+def _types(*conversations: str) -> dict[str, Any]:
+    from datasets import List, Value
+
+    own = {name: message_type() for name in ("prompt", *conversations)}
+    return own | {"nums": List(Value("int64")), "target": Value("int64")}
 
 
 class CountdownHub:
-    """Public problems and demonstrations; the split by number multiset is ours.
+    """Public problems, demonstrations and pairs; the split by number multiset is ours, unless the problems have one.
 
     Args:
         prompts_name: Hub name or folder of the problems.
@@ -28,66 +157,126 @@ class CountdownHub:
         problems: at most so many rows in each training view.
         evaluation_problems: at most so many in the evaluation view.
         held_out: share of number multisets kept for the evaluation view.
-        prompt: text with {numbers} and {target}.
+        prompt: text with {numbers} and {target}; None: all views ask as the first problem's own column `prompt` does.
         extra: a file of more demonstrations.
+        preferences_name: Hub name or folder of pairs; None: no such view.
+        evaluation_split: the split of the problems that is the evaluation view; None: the share held_out of train.
     """
 
     def __init__(
         self, prompts_name: str, demonstrations_name: str, problems: int, evaluation_problems: int, held_out: float,
-        prompt: str, extra: str | None = None,
+        prompt: str | None, extra: str | None = None, preferences_name: str | None = None,
+        evaluation_split: str | None = None,
     ) -> None:  # fmt: skip
         self.prompts_name, self.demonstrations_name = prompts_name, demonstrations_name
         self.problems, self.evaluation_problems = problems, evaluation_problems
         self.held_out, self.prompt, self.extra = held_out, prompt, extra
-        check_prompt(prompt)
+        self.preferences_name, self.evaluation_split = preferences_name, evaluation_split
+        if prompt is not None:
+            check_prompt(prompt)
         extra_rows.check(extra)
+        if evaluation_split == "train":
+            raise ConfigError("data.evaluation_split=train: is trained on; expected another split, or null")
+        if evaluation_split and held_out:
+            raise ConfigError(
+                f"data.held_out={held_out}: the evaluation view is the split {evaluation_split}; expected 0, or "
+                "data.evaluation_split=null"
+            )
+        if not evaluation_split and not 0 < held_out < 1:
+            raise ConfigError(f"data.held_out={held_out}: a share between 0 and 1, for example 0.02")
 
-    def _problems(self, held_out: bool, wanted: int) -> "Dataset":
+    def views(self) -> tuple[str, ...]:
+        """The views that these names make."""
+        return ("demonstrations", *(["preferences"] if self.preferences_name else []), "prompts", "evaluation")
+
+    def sources(self, view: str) -> Iterator[Source]:
+        """The rows that a view reads; the problems say what is held out, and maybe the wording."""
+        advice = "data=countdown makes its own problems"
+        own = {"demonstrations": self.demonstrations_name, "preferences": self.preferences_name}
+        if name := own.get(view):
+            yield Source(f"data.{view}_name", name, None, advice, splits=("train",))
+        if view not in own or self.evaluation_split or self.prompt is None:
+            splits = ("train", self.evaluation_split) if self.evaluation_split else ("train",)
+            yield Source("data.prompts_name", self.prompts_name, None, advice, splits=splits)
+
+    def _problems(self, split: str, *columns: str) -> "Dataset":
         from qwen_align.data import hub
 
-        rows = hub.load("data.prompts_name", self.prompts_name, "train", ("nums", "target"))
-        rows = rows.filter(lambda row: is_held_out(row["nums"], self.held_out) == held_out)
-        rows = rows.select(range(min(wanted, len(rows)))).select_columns(["nums", "target"])
-        return rows.map(lambda row: {"prompt": ask(self.prompt, row["nums"], row["target"])})
+        return hub.load("data.prompts_name", self.prompts_name, split, columns).select_columns(list(columns))
+
+    def _ask(self) -> Ask:
+        """The wording of all views."""
+        if self.prompt is not None:
+            return partial(ask, self.prompt)
+        first = self._problems("train", "prompt")[0]["prompt"]
+        try:
+            example = chatml(first)
+            _problem(example[-1]["content"])
+        except BadRow as error:
+            raise ConfigError(
+                f"data.prompts_name={self.prompts_name}: data.prompt=null asks as its first row does, but {error}; expected "
+                "ready-made prompts, or a text for data.prompt"
+            ) from error
+        return _LikeThis(example)
+
+    def _held_out(self) -> _HeldOut:
+        found = self._problems(self.evaluation_split, "nums")["nums"] if self.evaluation_split else []
+        return _HeldOut(self.held_out, frozenset(tuple(sorted(nums)) for nums in found))
+
+    def _given(self, split: str, evaluated: bool, wanted: int) -> "Dataset":
+        """The first so many problems of a split whose numbers are, or are not, the evaluation view's."""
+        ready = ("prompt",) if self.prompt is None else ()
+        rows, held_out = self._problems(split, "nums", "target", *ready), self._held_out()
+        found: list[int] = []
+        seen = 0
+        for batch in rows.select_columns(["nums"]).iter(_CHUNK):
+            found += [i for i, nums in enumerate(batch["nums"], seen) if held_out(nums) == evaluated]
+            seen += len(batch["nums"])
+            if len(found) >= wanted:
+                break
+        said, own = f"data.prompts_name={self.prompts_name} ({split})", self._ask()
+        if self.evaluation_split and len(found) < seen:
+            print(f"{said}: {seen - len(found)} of {seen} rows are left out: {_EVALUATED}", flush=True)
+        return usable(said, rows.select(found[:wanted]), _Given(own), _types(), own(*_ANY))
 
     def prompts(self) -> "Dataset":
         """prompt, nums, target of training problems."""
-        return self._problems(held_out=False, wanted=self.problems)
+        return self._given("train", False, self.problems)
 
     def evaluation(self) -> "Dataset":
         """prompt, nums, target of held-out problems."""
-        return self._problems(held_out=True, wanted=self.evaluation_problems)
+        return self._given(self.evaluation_split or "train", True, self.evaluation_problems)
 
-    def _demonstration(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        found = _PROBLEM.search(row["query"])
-        if not found:
-            return None
-        nums, target = [int(n) for n in re.findall(r"\d+", found[1])], int(found[2])
-        if is_held_out(nums, self.held_out):
-            return None
-        closed = row["completion"].lstrip().startswith("<think>")
-        opened = row["query"].rstrip().endswith("<think>") and not closed
-        answer = ("<think>" if opened else "") + row["completion"]
-        completion = [{"role": "assistant", "content": answer}]
-        return {"prompt": ask(self.prompt, nums, target), "completion": completion, "nums": nums, "target": target}
-
-    def demonstrations(self) -> "Dataset":
-        """prompt, completion, nums, target; rows whose query names no problem are left out and counted aloud; then `extra`."""
-        from datasets import Dataset
-
+    def _answered(
+        self, key: str, name: str, kind: Callable[[Ask, _HeldOut], Row], texts: tuple[str, ...], *columns: str
+    ) -> "Dataset":  # fmt: skip
         from qwen_align.data import hub
 
-        rows = hub.load("data.demonstrations_name", self.demonstrations_name, "train", ("query", "completion"))
-        found = [d for row in rows if (d := self._demonstration(row))]
-        if not found:
-            raise ConfigError(
-                f"data.demonstrations_name={self.demonstrations_name}: no query reads like 'numbers [1, 2, 3] ... equals 6'"
-            )
-        print(
-            f"{len(found)} of {len(rows)} demonstrations are used; the others are held out or name no problem",
-            flush=True,
-        )
-        return Dataset.from_list(found[: self.problems] + extra_demonstrations(self.extra, self.held_out))
+        records = hub.load(key, name, "train", ("query", *texts)).select_columns(["query", *texts])
+        own, held_out = self._ask(), self._held_out()
+        settings = [own(*_ANY), held_out.share, sorted(held_out.multisets)]
+        rows = usable(f"{key}={name}", records, kind(own, held_out), _types(*columns), settings)
+        return rows.select(range(min(self.problems, len(rows))))
+
+    def demonstrations(self) -> "Dataset":
+        """prompt, completion, nums, target; then `extra`."""
+        from datasets import Dataset, concatenate_datasets
+
+        key = "data.demonstrations_name"
+        rows = self._answered(key, self.demonstrations_name, _Demonstration, ("completion",), "completion")
+        if not (more := extra_demonstrations(self.extra, self.held_out)):
+            return rows
+        held_out = self._held_out()
+        for number, row in enumerate(more, 1):
+            if row["nums"] and held_out(row["nums"]):
+                raise ConfigError(f"data.extra={self.extra}: row {number} asks for {row['nums']}: {_EVALUATED}")
+        return concatenate_datasets([rows, Dataset.from_list(more, features=rows.features)])
+
+    def preferences(self) -> "Dataset":
+        """prompt, chosen, rejected, nums, target."""
+        assert self.preferences_name, "`views` says that there are none"
+        names = ("response_ws", "response_ls")
+        return self._answered("data.preferences_name", self.preferences_name, _Pair, names, "chosen", "rejected")
 
     def verify(self, completion: str | None, row: dict[str, Any]) -> Verdict:
         """The exact verdict on one completion of a row."""
@@ -96,3 +285,7 @@ class CountdownHub:
     def answer(self, completion: str) -> str | None:
         """What a completion votes for: its expression."""
         return answer(completion)
+
+    def answers(self, completion: str) -> list[str]:
+        """Every answer that a completion holds, in order, each a completion that `verify` judges."""
+        return answers(completion)

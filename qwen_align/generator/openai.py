@@ -148,7 +148,7 @@ class OpenAI:
 
     def stream(
         self, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int, seed: int,
-        title: str, policy: "Policy | None" = None,
+        title: str, policy: "Policy | None" = None, top_p: float = 1.0, top_k: int = 0,
     ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
         """(index of the prompt, its n completions) as they come; asked to stop, it ends after the requests under way.
 
@@ -172,7 +172,8 @@ class OpenAI:
                 # Equal prompts and resumed runs must not get equal draws from a server that honours the seed.
                 own = zlib.crc32(f"{seed} {index} {copy}".encode()) >> 1
                 body = {
-                    "model": self.model, "messages": prompts[index], "temperature": temperature,
+                    "model": self.model, "messages": prompts[index], "temperature": temperature, "top_p": top_p,
+                    "top_k": top_k or None,  # OpenAI itself knows none
                     "max_tokens": max_completion_length, "seed": own, **self.extra,
                 }  # fmt: skip
                 try:

@@ -21,7 +21,7 @@ _DIGITS = {"numbers": r"\d+(?: \d+)*", "target": r"\d+"}
 
 
 class Solver:
-    """Random solutions by seed; temperature and length do not matter to it, and its tokens are not counted.
+    """Random solutions by seed; how tokens are drawn and lengths do not matter to it, and its tokens are not counted.
 
     Args:
         prompt: the template that the prompts were made with, with {numbers} and {target}.
@@ -43,7 +43,7 @@ class Solver:
 
     def stream(
         self, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int, seed: int,
-        title: str, policy: "Policy | None" = None,
+        title: str, policy: "Policy | None" = None, top_p: float = 1.0, top_k: int = 0,
     ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
         """(index of the prompt, n solutions) in the prompts' order."""
         for index, conversation in enumerate(prompts):

@@ -3,11 +3,12 @@
 `model.generate` computes a prompt once for each of its samples, and goes on with finished rows until the last one of the
 batch ends. Here batches hold prompts of like length up to a token budget, a prompt is computed once and its KV cache is
 repeated for its samples, and finished rows leave the batch. Greedy answers are those of `generate`, sampled
-ones have the same distribution. Left out: top-k, top-p and penalties, models without a DynamicCache, and filling the
+ones have the same distribution. Left out: penalties and min-p, models without a DynamicCache, and filling the
 places of finished rows with new prompts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from qwen_align.chat import prompt_ids
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, Conversation
-from qwen_align.model import Policy, prompt_ids
+from qwen_align.model import Policy
 
 _CROWD = 0.8  # finished rows are dropped once so few are left: each time copies the cache
 
@@ -77,19 +79,45 @@ def batches(lengths: Sequence[int], n: int, longest: int, batch_size: int, batch
         yield batch
 
 
-def draw(logits: Tensor, temperature: float) -> Tensor:
+def truncated(scores: Tensor, top_p: float, top_k: int) -> Tensor:
+    """Scores (rows, vocabulary) with -inf for all but the likeliest tokens, by top-k and then by top-p of what is left.
+
+    Scores are logits over the temperature. The tokens that stay are those of transformers' `generate`: all that tie with the
+    last of top-k, and of what is left the smallest set that holds the share top-p. Only what top-k leaves is sorted.
+    """
+    left = scores.shape[-1]
+    if top_k:
+        last = scores.topk(min(top_k, left)).values[:, -1:]
+        scores = scores.masked_fill(scores < last, -torch.inf)
+        left = int((scores >= last).sum(dim=-1).max())
+    if top_p < 1:
+        values, tokens = scores.topk(left)
+        rising = values.flip(-1).softmax(dim=-1).cumsum(dim=-1)
+        unlikely = (rising <= 1 - top_p).flip(-1)
+        unlikely[:, 0] = False
+        scores = scores.scatter(-1, tokens, values.masked_fill(unlikely, -torch.inf))
+    return scores
+
+
+def draw(logits: Tensor, temperature: float, top_p: float = 1.0, top_k: int = 0) -> Tensor:
     """One token a row, (rows, vocabulary) -> (rows,); temperature 0 takes the most likely one."""
     if not temperature:
         return logits.argmax(dim=-1)
+    if top_k or top_p < 1:
+        logits, temperature = truncated(logits / temperature, top_p, top_k), 1.0
     # The smallest of exponential variables with rates p is i with probability p_i: no sum over the vocabulary to search.
     noise = torch.empty_like(logits).exponential_().log_()
     return torch.sub(logits, noise, alpha=temperature, out=noise).argmax(dim=-1)
 
 
 def decode(
-    weights: PreTrainedModel, prompts: Tensor, mask: Tensor, n: int, temperature: float, longest: int, ends: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Answers to left-padded prompts: tokens (rows, longest), counts (rows,), finished (rows,); rows = prompts x n."""
+    weights: PreTrainedModel, prompts: Tensor, mask: Tensor, n: int, choose: Callable[[Tensor], Tensor], longest: int,
+    ends: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Answers to left-padded prompts: tokens (rows, longest), counts (rows,), finished (rows,); rows = prompts x n.
+
+    `choose` picks a token a row from logits (rows, vocabulary).
+    """
     cache = DynamicCache(config=weights.config)
     cache.layers = [Roomy(longest) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
@@ -105,7 +133,7 @@ def decode(
     finished = torch.zeros(len(logits), dtype=torch.bool, device=prompts.device)
     rows = torch.arange(len(logits), device=prompts.device)  # the row of `tokens` that each row of the batch is
     for step in range(longest):
-        token = draw(logits.float(), temperature)
+        token = choose(logits.float())
         tokens[rows, step] = token
         ended = torch.isin(token, ends) & ~finished[rows]
         counts[rows[ended]], finished[rows[ended]] = step + 1, True
@@ -146,7 +174,7 @@ class Transformers:
     @torch.inference_mode()
     def stream(
         self, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int, seed: int,
-        title: str, policy: Policy | None = None,
+        title: str, policy: Policy | None = None, top_p: float = 1.0, top_k: int = 0,
     ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
         """(index of the prompt, its n completions), the longest prompts first."""
         assert policy is not None, "a local policy has to be loaded"
@@ -155,6 +183,7 @@ class Transformers:
         encoded = prompt_ids(tokenizer, prompts)
         stops: Any = weights.generation_config.eos_token_id
         ends = torch.tensor(stops if isinstance(stops, list) else [stops], device=device)
+        choose = partial(draw, temperature=temperature, top_p=top_p, top_k=top_k)
         torch.manual_seed(seed)
         weights.eval()
         with tqdm(total=len(prompts), desc=title, mininterval=1.0) as bar:
@@ -164,7 +193,7 @@ class Transformers:
                 rows = {"input_ids": [encoded[i] for i in chosen]}
                 batch = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(device)
                 tokens, counts, finished = decode(
-                    weights, batch["input_ids"], batch["attention_mask"], n, temperature, max_completion_length, ends
+                    weights, batch["input_ids"], batch["attention_mask"], n, choose, max_completion_length, ends
                 )
                 kept = [row[:count] for row, count in zip(tokens.tolist(), counts.tolist(), strict=True)]
                 texts = tokenizer.batch_decode(kept, skip_special_tokens=True)

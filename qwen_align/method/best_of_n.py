@@ -18,8 +18,8 @@ from typing import Any
 
 from qwen_align import model, run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion
-from qwen_align.method import policy, select
+from qwen_align.generator import Completion, recorded, sampling
+from qwen_align.method import audit, policy, select
 from qwen_align.method.draw import Draws, waves
 from qwen_align.method.evaluate import Measured, details, headline, problems, record, source_of, timeouts, true_scores
 from qwen_align.metric import interval
@@ -93,7 +93,7 @@ def pools_of(
     for number, size in enumerate(sizes):
         own = zlib.crc32(f"{seed} {label} {number}".encode()) if number else seed
         name = f"samples {number + 1}" if settings["early_stop"] else "samples"
-        found = draw(left, wave=name, n=size, temperature=settings["temperature"], seed=own)
+        found = draw(left, wave=name, n=size, seed=own, **sampling(settings))
         for i in left:
             pools[i] += found[i]
             verdicts[i] += [data.verify(c.text, rows[i]) for c in found[i]]
@@ -115,6 +115,7 @@ def measure(
         max_completion_length=config["max_completion_length"],
     )  # fmt: skip
     firsts: list[tuple[str, str] | None] = [None] * len(rows)
+    greedy: dict[int, list[Completion]] = {}
     if settings["view"] == "evaluation":
         greedy = draw(range(len(rows)), wave="greedy", n=1, temperature=0.0, seed=seed)
         firsts = [(greedy[i][0].text, data.verify(greedy[i][0].text, row)) for i, row in enumerate(rows)]
@@ -127,6 +128,7 @@ def measure(
         for first, pool, row in zip(firsts, pools, verdicts, strict=True)
     ]
     record(folder, label, rows, judged)
+    stops = audit.stops(label, loaded, config["max_completion_length"])
     right = [first[1] == select.CORRECT for first in firsts if first] or None
     correct = [[verdict == select.CORRECT for verdict in row] for row in verdicts]
     by = select.values(settings["select"], data, rewards, rows, pools, verdicts)
@@ -137,9 +139,15 @@ def measure(
             flush=True,
         )
     if settings["early_stop"]:
-        found = details(data, [pool[:1] for pool in pools], [row[:1] for row in verdicts], since)
+        found = details(data, rows, [pool[:1] for pool in pools], [row[:1] for row in verdicts], since, stops)
         return Stopped(right, correct, found | costs(pools, settings["samples"]) | clock, settings["samples"])
-    found = details(data, pools, verdicts, since) | {"tokens": sum(c.tokens for pool in pools for c in pool)} | clock
+    if greedy:
+        recorded.write(folder / recorded.name_of(label), rows, [greedy[i] for i in range(len(rows))], pools, verdicts)
+    found = (
+        details(data, rows, pools, verdicts, since, stops)
+        | {"tokens": sum(c.tokens for pool in pools for c in pool)}
+        | clock
+    )
     marks = true_scores(data, rows, pools)
     if settings["select"] == "verifier":
         return Measured(right, correct, found, scores=marks)

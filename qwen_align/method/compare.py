@@ -13,8 +13,8 @@ from typing import Any
 
 from qwen_align import model, run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion
-from qwen_align.method import policy
+from qwen_align.generator import Completion, sampling
+from qwen_align.method import audit, policy
 from qwen_align.method.draw import Draws
 from qwen_align.method.evaluate import Measured, headline, measured_of, problems, source_of, timeouts
 from qwen_align.method.rloo import build_rewards
@@ -49,6 +49,18 @@ def against(policies: dict[str, Measured], baseline: str) -> dict[str, dict[str,
     return found
 
 
+def mark(policies: dict[str, dict[str, Any]], marks: dict[str, float]) -> None:
+    """Put a policy's pass mark among its metrics, and say on which side of it the interval of pass@1 lies."""
+    for name, summary in policies.items():
+        if name not in marks or "pass@1" not in summary:
+            continue
+        found, wanted = summary["pass@1"], marks[name]
+        summary["pass_mark"] = wanted
+        side = "above" if found["low"] > wanted else "below" if found["high"] < wanted else "within noise of"
+        numbers = "{mean:.3f} [{low:.3f}, {high:.3f}]".format_map(found)
+        print(f"{name}: pass@1 {numbers} is {side} its pass mark {wanted:g}", flush=True)
+
+
 def compare(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     """Sample every policy on the same prompts, score, and set them side by side."""
     settings = config["method"]
@@ -65,16 +77,18 @@ def compare(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
         policy.to_device(loaded[0], config)
         shared: dict[str, Any] = {"label": name, "policy": loaded, **drawing}
         first = draws.sample(source, prompts, everyone, wave="greedy", n=1, temperature=0.0, **shared)
-        wave = {"wave": "samples", "n": settings["samples"], "temperature": settings["temperature"]}
+        wave = {"wave": "samples", "n": settings["samples"], **sampling(settings)}
         pools = draws.sample(source, prompts, everyone, **wave, **shared)
         drawn[name] = [pools[i] for i in everyone]
-        measured[name] = measured_of(data, rows, [first[i] for i in everyone], drawn[name], folder, name, since)
+        stops = audit.stops(name, loaded, config["max_completion_length"])
+        measured[name] = measured_of(data, rows, [first[i] for i in everyone], drawn[name], folder, stops, since)
     for judge in judges:
         for name, pools_of in drawn.items():
             measured[name].scores[judge.name] = judged(judge, rows, pools_of)
     baseline = next(iter(measured))
     wins = against(measured, baseline)
     policies = {name: found.summary() | wins[name] for name, found in measured.items()}
+    mark(policies, settings["pass_marks"])
     per_problem = {name: found.per_problem() for name, found in measured.items()}
     run_folder.write_json(folder / "per_problem.json", per_problem)
     pairs = {

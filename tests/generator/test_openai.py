@@ -129,6 +129,14 @@ def test_the_request_says_what_was_asked_for(serve):
     assert server.bodies == [expected, expected]
 
 
+def test_top_k_is_asked_for_only_where_it_is_set(serve):
+    server = serve(echo)
+    ask(teacher(server.url))
+    ask(teacher(server.url), top_p=0.95, top_k=20)
+    assert [(body["top_p"], body.get("top_k")) for body in server.bodies] == [(1.0, None), (0.95, 20)]
+    assert "top_k" not in server.bodies[0]
+
+
 def test_an_answer_is_yielded_while_others_are_under_way(serve):
     gate = threading.Event()
 

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from qwen_align import model
 from qwen_align.errors import ConfigError
 from qwen_align.generator import sample
-from qwen_align.generator.transformers import Transformers, batches
+from qwen_align.generator.transformers import Transformers, batches, truncated
 from qwen_align.generator.transformers import draw as draw_tokens
 
 
@@ -130,6 +131,46 @@ def test_a_token_is_drawn_with_its_probability(temperature):
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, float("-inf")])
     counts = torch.bincount(draw_tokens(logits.repeat(40_000, 1), temperature), minlength=5) / 40_000
     assert torch.allclose(counts, torch.softmax(logits / temperature, 0), atol=0.01)
+
+
+def by_generate(scores, top_p, top_k):
+    """What transformers' generate makes of scores: it filters by top-k before top-p."""
+    warpers = ([TopKLogitsWarper(top_k)] if top_k else []) + ([TopPLogitsWarper(top_p)] if top_p < 1 else [])
+    for warper in warpers:
+        scores = warper(None, scores)
+    return scores
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.5])
+@pytest.mark.parametrize(("top_p", "top_k"), [(0.95, 20), (0.5, 0), (0.95, 0), (1e-6, 0), (1.0, 1), (1.0, 7), (0.9, 900)])
+def test_the_tokens_that_stay_are_those_of_generate(top_p, top_k, temperature):
+    torch.manual_seed(0)
+    scores = torch.cat([torch.randn(40, 800) * 3, torch.randn(40, 800) / 10]) / temperature
+    scores[::7, ::3] = float("-inf")
+    assert torch.equal(truncated(scores, top_p, top_k), by_generate(scores, top_p, top_k))
+
+
+@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 5), (0.8, 0), (0.8, 30)])
+def test_of_equally_likely_tokens_as_many_stay_as_with_generate(top_p, top_k):
+    torch.manual_seed(0)
+    scores = torch.randn(60, 500).bfloat16().float().round(decimals=1)
+    found, expected = (torch.sort(f(scores, top_p, top_k)).values for f in (truncated, by_generate))
+    assert torch.equal(found, expected)
+
+
+def test_a_token_is_drawn_with_its_probability_among_those_that_stay():
+    torch.manual_seed(0)
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -9.0])
+    counts = torch.bincount(draw_tokens(logits.repeat(40_000, 1), 0.6, top_p=0.95, top_k=3), minlength=5) / 40_000
+    expected = torch.softmax(by_generate(logits[None] / 0.6, 0.95, 3), -1)[0]
+    assert (expected > 0).tolist() == [True, True, False, False, False]
+    assert torch.allclose(counts, expected, atol=0.01)
+
+
+def test_top_k_of_one_is_the_greedy_answer(rambling):
+    prompts = prompts_of("Numbers 1 target 2", "Numbers 1 2 3 4 target 3 + + +")
+    greedy = draw(rambling, prompts, n=1, temperature=0.0, max_completion_length=12)
+    assert draw(rambling, prompts, n=1, temperature=1.0, top_k=1, max_completion_length=12) == greedy
 
 
 def test_batches_hold_prompts_of_like_length_within_both_budgets():

@@ -1,0 +1,192 @@
+"""The recipes of the study and of its family: what a command makes of them, and each of their stages in miniature."""
+
+import random
+from pathlib import Path
+
+import pytest
+from conftest import planned
+
+from qwen_align import check, run, run_folder, worker
+from qwen_align.method.compare import mark
+
+STAGES = {
+    "study_countdown": ["sft", "rloo (countdown)", "compare"],
+    "cs224r": ["sft", "dpo", "rloo (countdown)", "compare"],
+    "study_instruct": [
+        "sft", "dpo", "reward (deberta)", "rloo (deberta)", "reward (distilbert)", "rloo (distilbert)",
+        "reward (siamese_distilbert)", "rloo (siamese_distilbert)", "compare",
+    ],
+}  # fmt: skip
+COUNTDOWN = ("study_countdown", "cs224r")
+DEMONSTRATIONS = 980  # of 1,000, without those that are held out
+
+
+@pytest.fixture(scope="module")
+def plans() -> dict:
+    """experiment -> method -> its stage; of several the last."""
+    return {name: {stage.method: stage for stage in planned(f"experiment={name}")} for name in STAGES}
+
+
+def args_of(plans: dict, experiment: str, method: str) -> dict:
+    return plans[experiment][method].config["method"]["args"]
+
+
+@pytest.mark.parametrize("experiment", STAGES)
+def test_stages_and_their_order(run_main, experiment):
+    code, out, errors = run_main(f"experiment={experiment}", "plan=true")
+    assert (code, errors) == (0, "")
+    assert [line.partition("  ")[0] for line in out.splitlines() if "runs/" in line] == STAGES[experiment]
+
+
+@pytest.mark.parametrize("experiment", STAGES)
+def test_every_policy_comes_from_the_same_sft(plans, experiment):
+    policies = {name.removeprefix("policy "): stage for name, stage in plans[experiment]["compare"].parents.items()}
+    sft = policies.pop("sft")
+    assert len(policies) >= 1
+    assert all(stage.parents["init"].folder == sft.folder for stage in policies.values())
+
+
+@pytest.mark.parametrize("experiment", COUNTDOWN)
+def test_sft_on_countdown_takes_the_updates_of_the_published_recipe(plans, experiment):
+    method, args = plans[experiment]["sft"].config["method"], args_of(plans, experiment, "sft")
+    per_device, accumulation = check.batch(method, 1)
+    assert per_device * accumulation == 64
+    assert args["num_train_epochs"] * DEMONSTRATIONS / 64 == pytest.approx(94, abs=3)
+    given = ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "max_length")
+    assert [args[key] for key in given] == [5e-5, 0.05, 0.01, 1.0, 512 + 1024]
+
+
+@pytest.mark.parametrize("experiment", STAGES)
+def test_rloo_draws_1024_completions_a_step_from_the_whole_distribution(plans, experiment):
+    method, args = plans[experiment]["rloo"].config["method"], args_of(plans, experiment, "rloo")
+    per_device, accumulation = check.batch(method, 1)
+    assert per_device * accumulation == method["prompts_per_step"] * args["num_generations"] == 1024
+    assert (args["max_steps"], args["max_completion_length"], args["temperature"]) == (100, 1024, 1.0)
+    assert not {"top_p", "top_k", "min_p"} & args.keys()
+    assert args["lr_scheduler_type"] == "constant"
+
+
+@pytest.mark.parametrize("experiment", COUNTDOWN)
+def test_rloo_on_countdown_has_the_published_rate(plans, experiment):
+    args = args_of(plans, experiment, "rloo")
+    given = ("learning_rate", "beta", "weight_decay", "max_grad_norm")
+    assert [args[key] for key in given] == [1e-5, 0.001, 1e-4, 1.0]
+    wanted = plans[experiment]["rloo"].config["data"]["problems"]
+    assert wanted >= 100 * 128, "no prompt comes twice"
+
+
+def test_the_course_prefers_with_ipo(plans):
+    args = args_of(plans, "cs224r", "dpo")
+    given = ("loss_type", "learning_rate", "num_train_epochs", "warmup_steps", "max_length")
+    assert [args[key] for key in given] == [["ipo"], 5e-6, 1, 0.05, 512 + 1024]
+    assert plans["cs224r"]["dpo"].config["data"]["preferences_name"] == "asingh15/countdown_tasks_3to4-dpo"
+
+
+def test_the_study_prefers_with_dpo(plans):
+    args = args_of(plans, "study_instruct", "dpo")
+    assert [args[k] for k in ("loss_type", "learning_rate", "beta", "num_train_epochs")] == [["sigmoid"], 1e-6, 0.1, 3]
+    sft = args_of(plans, "study_instruct", "sft")
+    assert [sft[k] for k in ("learning_rate", "num_train_epochs", "max_length")] == [2e-5, 3, 1280]
+
+
+def test_the_studys_judge_trained_no_policy(plans):
+    stages = plans["study_instruct"]
+    assert stages["compare"].config["method"]["reward"]["folder"] == "OpenAssistant/reward-model-deberta-v3-large-v2"
+    assert stages["rloo"].config["method"]["reward"]["base"] is not None
+
+
+def test_every_stage_of_the_course_is_measured_by_its_protocol(plans):
+    protocol = {"problems": 50, "samples": 16, "temperature": 0.6, "top_p": 0.95, "top_k": 20}
+    stages = plans["cs224r"]
+    for method in ("sft", "dpo", "rloo"):
+        assert stages[method].config["evaluation"] == protocol
+    assert protocol.items() <= stages["compare"].config["method"].items()
+    assert {stage.config["max_completion_length"] for stage in stages.values()} == {1024}
+    assert {stage.config["data"]["evaluation_split"] for stage in stages.values()} == {"test"}
+
+
+def test_all_stages_of_the_course_ask_alike(plans):
+    wordings = {(s.config["data"]["prompt"], s.config["data"]["prompts_name"]) for s in plans["cs224r"].values()}
+    assert wordings == {(None, "asingh15/countdown_tasks_3to4")}
+
+
+def test_a_pass_mark_stands_beside_the_pass_rate(capsys):
+    found = {
+        "sft": {"pass@1": {"mean": 0.3, "low": 0.2, "high": 0.4}},
+        "ipo": {"pass@1": {"mean": 0.3, "low": 0.2, "high": 0.39}},
+        "rloo": {"pass@1": {"mean": 0.6, "low": 0.51, "high": 0.7}},
+        "other": {"pass@1": {"mean": 0.6, "low": 0.5, "high": 0.7}},
+    }
+    mark(found, {"sft": 0.3, "ipo": 0.4, "rloo": 0.5})
+    assert {name: summary.get("pass_mark") for name, summary in found.items()} == {
+        "sft": 0.3, "ipo": 0.4, "rloo": 0.5, "other": None,
+    }  # fmt: skip
+    assert capsys.readouterr().out.splitlines() == [
+        "sft: pass@1 0.300 [0.200, 0.400] is within noise of its pass mark 0.3",
+        "ipo: pass@1 0.300 [0.200, 0.390] is below its pass mark 0.4",
+        "rloo: pass@1 0.600 [0.510, 0.700] is above its pass mark 0.5",
+    ]
+
+
+QUESTION = (
+    "A conversation between User and Assistant.\nUser: Using the numbers [{}], create an equation that equals {}."
+)
+
+
+def small_course(folder: Path) -> list[str]:
+    """Folders shaped like the course's sets, and the words that name them."""
+    import datasets
+
+    rng = random.Random(0)
+    problems = {tuple(rng.randint(1, 20) for _ in range(3)) for _ in range(80)}
+    asked = [(list(nums), sum(nums), QUESTION.format(" ".join(map(str, nums)), sum(nums))) for nums in sorted(problems)]
+    ready = "<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    given = [{"nums": nums, "target": target, "prompt": ready.format(text)} for nums, target, text in asked]
+    right, wrong = "<think>{0}</think><answer>{0}</answer>", "<answer>1</answer>"
+    answered = [(text, right.format(" + ".join(map(str, nums)))) for nums, _, text in asked]
+    sets = {
+        "problems/train-00000-of-00001.parquet": given[8:],
+        "problems/test-00000-of-00001.parquet": given[:8],
+        "demonstrations/train.parquet": [{"query": text, "completion": answer} for text, answer in answered],
+        "pairs/train.parquet": [{"query": t, "response_ws": a, "response_ls": wrong} for t, a in answered],
+    }
+    for name, rows in sets.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_list(rows).to_parquet(folder / name)
+    names = {"prompts": "problems", "demonstrations": "demonstrations", "preferences": "pairs"}
+    return [f"data.{key}_name={folder / name}" for key, name in names.items()]
+
+
+SMALL = (
+    "model=countdown_tiny", "model.hidden_size=32", "model.num_hidden_layers=1", "model.intermediate_size=32", "hardware=cpu",
+    "max_completion_length=12", "evaluation.problems=4", "evaluation.samples=2", "stages.sft.args.max_steps=2",
+    "stages.sft.batch_size=4", "stages.rloo.args.max_steps=2", "stages.rloo.args.save_steps=1",
+    "stages.rloo.prompts_per_step=4", "stages.rloo.args.num_generations=2",
+)  # fmt: skip
+OWN = {
+    "cs224r": ["stages.dpo.args.max_steps=2", "stages.dpo.batch_size=4"],
+    "study_countdown": [
+        "stages.compare.problems=4", "stages.compare.samples=2", "data.held_out=0.3",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", COUNTDOWN)
+def test_an_experiment_runs_in_miniature(tmp_path, monkeypatch, experiment):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    words = [*small_course(tmp_path), *SMALL, *OWN[experiment]]
+    stages = planned(f"experiment={experiment}", f"runs_dir={tmp_path / 'runs'}", *words)
+    for stage in stages:
+        run.prepare(stage, afresh=False)
+        assert worker.run_stage(stage.folder) == 0, (stage.folder / "log.txt").read_text()
+    metrics = {stage.method: run_folder.read_json(stage.folder / "metrics.json") for stage in stages}
+    assert {name: found["train"]["steps"] for name, found in metrics.items() if "train" in found} == dict.fromkeys(
+        [stage.method for stage in stages[:-1]], 2
+    )
+    policies = metrics["compare"]["policies"]
+    assert {found["n"] for found in policies.values()} == {4}
+    if experiment == "cs224r":
+        assert {name: found["pass_mark"] for name, found in policies.items()} == {"sft": 0.3, "ipo": 0.4, "rloo": 0.5}
