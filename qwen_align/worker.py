@@ -84,6 +84,8 @@ def work(folder: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from transformers import set_seed
 
+    from qwen_align.method.fit import on_gpu
+
     config: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=True)  # type: ignore[assignment]
     config["method_name"] = run_folder.read_json(folder / "run.json")["method"]
     from transformers.utils import logging
@@ -94,7 +96,7 @@ def work(folder: Path) -> dict[str, Any]:
     hardware = hardware if "args" in config["method"] else hardware.alone()
     if (processes := ranks.place()[1]) != hardware.processes:
         raise RuntimeError(f"hardware.processes={hardware.processes}, but {processes} were started")
-    device = torch.cuda.get_device_name() if hardware.on_gpu and torch.cuda.is_available() else "cpu"
+    device = torch.cuda.get_device_name() if on_gpu(hardware) else "cpu"
     run_folder.update(folder, device=device, threads=torch.get_num_threads(), zero_stage=hardware.zero_stage)
     data = instantiate(config["data"], _convert_="object")
     tracking = instantiate(config["tracking"])

@@ -132,8 +132,6 @@ class RewardModel:
             source = str(place) if place.is_dir() else folder
             built, tokenizer = network.saved(source, trained["architecture"], self.revision, bool(known))
         dtype = torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
-        if self.dtype == "auto" and device.type == "cuda":
-            dtype = torch.bfloat16
         torch.nn.Module.to(built, device=device, dtype=dtype)
         built.eval().requires_grad_(False)
         pairs = network.pair_encoder(built, tokenizer, trained["architecture"], trained["max_length"])
