@@ -4,7 +4,7 @@ import importlib
 import math
 from typing import Any
 
-from qwen_align import groups, schema
+from qwen_align import generator, groups, schema
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.method import select
 from qwen_align.plan import reward_nodes
@@ -150,12 +150,13 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
     for node in (config["hardware"], config["tracking"], source, *rewards.values()):
         if node and "_target_" in node and schema.is_light(node["_target_"]):
             construct(node)
+    generator.check(config["generator"], method, choices["generator"], config["init"])
     light = schema.is_light(data["_target_"])
     built: Any = construct(data) if light else None
     views = schema.methods_of(data["_target_"])
     if hasattr(built, "views"):
         views = frozenset(built.views())  # a data set that depends on its files
-    if (views or light) and settings["view"] not in views:
+    if (views or light) and settings["view"] not in views and not generator.brings_problems(config["generator"]):
         targets = {option: groups.read("data", option)["_target_"] for option in groups.options("data")}
         having = [option for option, target in targets.items() if settings["view"] in schema.methods_of(target)]
         own = f"set data.{settings['view']}_path=FILE; " if f"{settings['view']}_path" in data else ""

@@ -5,11 +5,14 @@ and in the generation config (Qwen2.5 Base names only <|endoftext|> there and wo
 loaded exactly as it was saved: AutoTokenizer would rebuild it from the model type and could split text differently.
 """
 
+import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from jinja2 import TemplateError
 from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
@@ -45,7 +48,10 @@ def from_pretrained(
     if dtype not in ("float32", "bfloat16", "float16", "auto"):
         raise ConfigError(f"model.dtype={dtype}: expected float32, bfloat16, float16 or auto")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        if _is_saved_plainly(Path(name).expanduser()):
+            tokenizer = load_tokenizer(Path(name).expanduser())
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
         policy = AutoModelForCausalLM.from_pretrained(
             name,
             revision=revision,
@@ -59,6 +65,8 @@ def from_pretrained(
             "offline, model=countdown_tiny needs nothing"
         ) from error
     if chat_template == "chatml":
+        if tokenizer.chat_template and not _renders_alike(tokenizer, CHATML):
+            print(f"{name}: plain ChatML replaces its own chat template; model.chat_template=keep keeps it", flush=True)
         tokenizer.chat_template = CHATML
     elif chat_template != "keep":
         tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
@@ -67,6 +75,26 @@ def from_pretrained(
             f"model.chat_template={chat_template}: {name} has no template of its own; expected chatml or a file"
         )
     return stop_at(policy, tokenizer, stop_token)
+
+
+def _is_saved_plainly(folder: Path) -> bool:
+    """Whether tokenizer.json alone is a folder's tokenizer: AutoTokenizer would rebuild it by the model's type all the same."""
+    settings = folder / "tokenizer_config.json"
+    saved = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class") if settings.is_file() else None
+    return saved in ("TokenizersBackend", "PreTrainedTokenizerFast") and (folder / "tokenizer.json").is_file()
+
+
+def _renders_alike(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
+    """Whether another chat template makes the same text of a question, and of a conversation with a system message."""
+    question, talk = _PROBE[:1], [{"role": "system", "content": "Be brief."}, *_PROBE]
+    rendered = []
+    for chosen in (None, template):
+        render = partial(tokenizer.apply_chat_template, chat_template=chosen, tokenize=False)
+        try:
+            rendered.append((render(question, add_generation_prompt=True), render(talk)))
+        except TemplateError:  # some know no system message
+            return False
+    return rendered[0] == rendered[1]
 
 
 def stop_at(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_token: str | None) -> Policy:

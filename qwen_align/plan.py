@@ -97,6 +97,7 @@ def settings(config: dict[str, Any], method: str, start: str) -> dict[str, Any]:
     else:
         mine.pop("price_per_million_tokens", None)  # what is paid for stays paid for
         chosen["generator"] = {k: v for k, v in config["generator"].items() if k not in _NEUTRAL_GENERATOR}
+        chosen["generator"] |= _contents(config["generator"])  # what is recorded counts, not where
     return chosen | {"method": mine, "name": method, "start": start}
 
 

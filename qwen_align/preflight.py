@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from omegaconf import DictConfig, OmegaConf
 
 from qwen_align import check, groups, run_folder, schema
+from qwen_align.generator import brings_problems
 from qwen_align.hub import files, model, rows
 from qwen_align.hub.model import Model
 from qwen_align.hub.rows import Source
@@ -90,6 +91,8 @@ def _loads_a_policy(config: dict[str, Any]) -> bool:
 def _sources(stage: Stage) -> Iterator[Source]:
     """The rows of a stage's views: as its data class says in `sources(view)`, else whatever a key like data.X_name names."""
     data, method = stage.config["data"], stage.config["method"]
+    if brings_problems(stage.config["generator"]):
+        return
     built: Any = check.construct(data) if schema.is_light(data["_target_"]) else None
     if hasattr(built, "sources"):
         measured = "args" in method and method.get("_target_") != _REWARD  # what training ends with

@@ -126,6 +126,8 @@ def _print_results(stages: list[Stage], done: dict[str, str]) -> None:
 
 def _next_command(last: Stage, words: list[str]) -> str:
     kept = [word for word in words if word.partition("=")[0] not in ("method", "init", "plan", "force")]
+    if last.choices.get("generator") == "recorded":  # a stage that trains measures its own policy
+        kept = [word for word in kept if not word.startswith("generator")]
     if last.method in _NEXT:
         return shlex.join(["python", "-m", "qwen_align", *kept, f"method={_NEXT[last.method]}"])
     if last.method == "synthesize":

@@ -37,6 +37,9 @@ WORDS = {  # what an option does not go without
     "method=synthesize": ["data=countdown"],
     "data=local": ["method=evaluate", "init=base", "data.verifier=math", "data.evaluation_path=there.jsonl"],
     "data=hh_rlhf": ["method=reward", "reward=deberta"],
+    "generator=openai": ["method=synthesize", "data=countdown", "generator.api_key_env=null"],
+    "generator=recorded": ["method=evaluate", "data=countdown", "generator.path=there.jsonl"],
+    "generator=solver": ["method=synthesize", "data=countdown"],
     "hardware=multinode": ["hardware.hostfile=launch/hostfile.example"],
 }
 
@@ -136,7 +139,7 @@ def test_option_composes_and_plans(path, stages_of, monkeypatch):
     monkeypatch.setattr("qwen_align.hardware.gpus", lambda: ["0", "1"])
     for name, value in {"SLURM_JOB_ID": "1", "MASTER_ADDR": "node-1", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
-    (Path.cwd() / "there.jsonl").write_text('{"prompt": "1 + 1?", "answer": "2"}\n')
+    (Path.cwd() / "there.jsonl").write_text('{"prompt": "1 + 1?", "answer": "2", "response": ["2"]}\n')
     needed = WORDS.get(f"{path.parent.name}={path.stem}", [])
     stages = stages_of(f"{path.parent.name}={path.stem}", *needed)
     assert stages[-1].choices[path.parent.name] == path.stem

@@ -72,7 +72,7 @@ def _whole(value: Any, column: str) -> int:
     return int(value)
 
 
-def _checked(value: Any, name: str, column: str) -> Any:
+def checked(value: Any, name: str, column: str) -> Any:
     """A verifier's column in the type that it reads; CSV has only text. `column` is what the file calls it."""
     if name == "target":
         return _whole(value, column)
@@ -116,6 +116,7 @@ class Local:
     verify: Callable[[str | None, dict[str, Any]], Verdict] | None = None
     judge: Callable[[str | None, dict[str, Any]], float] | None = None
     answer: Callable[[str], str | None] | None = None
+    answers: Callable[[str], list[str]] | None = None
     timeouts: Callable[[], int] | None = None
 
     def __init__(
@@ -149,10 +150,10 @@ class Local:
                 raise ConfigError(f"data.{view}_path={path}: no such file")
         if verifier == "countdown":
             self.verify = lambda completion, row: countdown.verify(completion, row["nums"], row["target"])
-            self.answer = getattr(countdown, "answer", None)
+            self.answer, self.answers = countdown.answer, countdown.answers
         elif verifier == "math":
             self.verify = lambda completion, row: math.verify(completion, row["answer"])
-            self.answer, self.timeouts = voted, math.timeouts
+            self.answer, self.answers, self.timeouts = voted, math.answers, math.timeouts
         elif verifier == "constraints":
             self.verify = lambda completion, row: constraints.verify(completion, row["constraints"])
             self.judge = lambda completion, row: constraints.share(completion, row["constraints"])
@@ -195,7 +196,7 @@ class Local:
         else:
             roles = {name: "user" if name == "prompt" else "assistant" for name in VIEWS[view]}
             row = {name: messages(_cell(record, theirs[name]), theirs[name], role) for name, role in roles.items()}
-        row |= {name: _checked(_cell(record, theirs[name]), name, theirs[name]) for name in read}
+        row |= {name: checked(_cell(record, theirs[name]), name, theirs[name]) for name in read}
         used = {*_CONVERSATION, *theirs.values(), *row}
         return row | {key: value for key, value in record.items() if key not in used}
 

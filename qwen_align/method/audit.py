@@ -175,8 +175,8 @@ def of_log(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"logged_lines": len(last), "ended_by_stop": 1 - found["truncated"], **found}
 
 
-def of_demonstrations(rows: "Dataset", stop: int | None) -> dict[str, int]:
-    """How many tokenised demonstrations (input_ids, labels) there are and how many never train the stop token; warns aloud.
+def of_demonstrations(rows: "Dataset", stop: int | None) -> dict[str, Any]:
+    """How many tokenised demonstrations (input_ids, labels) never train the stop token, for a stage's metrics; warns aloud.
 
     {} where the rows have no labels, as TRL's own have with packing.
     """
@@ -188,16 +188,16 @@ def of_demonstrations(rows: "Dataset", stop: int | None) -> dict[str, int]:
         ends = np.concatenate([[0], np.cumsum(labels.flatten().to_numpy(zero_copy_only=False) == stop)])
         offsets = np.concatenate([[0], np.cumsum(labels.value_lengths().to_numpy(zero_copy_only=False))])
         without += int((ends[offsets[1:]] == ends[offsets[:-1]]).sum())
+    found: dict[str, Any] = {"demonstrations": {"rows": len(rows), "without_stop_token": without}}
+    if without <= FEW * len(rows):
+        return found
+    text = (
+        f"{without} of {len(rows)} demonstrations never show the stop token: they teach to go on; raise args.max_length"
+    )
     if without == len(rows):
-        print(
-            "warning: no demonstration trains the stop token, so the policy can't learn to stop; method.args.max_length cuts "
-            "all of them, or model.chat_template ends an answer with another token than model.stop_token",
-            flush=True,
+        text = (
+            "no demonstration shows the stop token, so the policy can't learn to stop: method.args.max_length cuts all of "
+            "them, or model.chat_template ends an answer with another token than model.stop_token"
         )
-    elif without:
-        print(
-            f"warning: {without} of {len(rows)} demonstrations are cut before the stop token, so they teach to go on; raise "
-            "method.args.max_length",
-            flush=True,
-        )
-    return {"demonstrations": len(rows), "without_stop_token": without}
+    print(f"warning: {text}", flush=True)
+    return found | {"warnings": [{"step": 0, "kind": "no_stop_token", "text": text}]}

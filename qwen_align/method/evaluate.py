@@ -4,8 +4,9 @@ Every training stage ends with this, so the numbers of all stages mean the same.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,8 +15,9 @@ from hydra.utils import instantiate
 
 from qwen_align import model, run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, Generator, sample
-from qwen_align.method import policy
+from qwen_align.generator import Completion, Generator, recorded, sample, sampling
+from qwen_align.method import audit, differences, policy
+from qwen_align.method.fit import free_memory
 from qwen_align.metric import interval
 from qwen_align.metric.pass_at_k import PassAtK, estimate
 
@@ -24,14 +26,15 @@ from qwen_align.metric.pass_at_k import PassAtK, estimate
 class Measured:
     """What is known of a policy on some problems, in their order.
 
-    greedy (problems,) and samples (problems, n) are verdicts, or None where nothing was or could be verified; scores are
-    numbers for the same samples, by what they are called.
+    greedy (problems,) and samples (problems, n) say what is correct, or are None where nothing was or could be verified;
+    scores are numbers for the same samples, by what they are called, and verdicts what the verifier said of each.
     """
 
     greedy: list[bool] | None
     samples: list[list[bool]] | None
     details: dict[str, Any]
     scores: dict[str, list[list[float]]] = field(default_factory=dict, kw_only=True)
+    verdicts: list[list[str]] | None = field(default=None, kw_only=True)
 
     def per_problem(self) -> dict[str, list[float]]:
         """One value a problem for each metric that two policies are compared on."""
@@ -91,19 +94,21 @@ def timeouts(data: Any) -> int | None:
 
 
 def details(
-    data: Any, pools: list[list[Completion]], verdicts: list[list[str]] | None, since: int | None = None
-) -> dict[str, Any]:
+    data: Any, rows: list[dict[str, Any]], pools: list[list[Completion]], verdicts: list[list[str]] | None,
+    since: int | None, stops: audit.Stops,
+) -> dict[str, Any]:  # fmt: skip
     """What else there is to say about the completions of each problem; `since` is what `timeouts` said before them."""
-    formed = (
-        {}
-        if verdicts is None
-        else {"wellformed": interval.mean([fmean([v != "malformed" for v in row]) for row in verdicts], shares=True)}
-    )
-    return formed | {
-        "mean_tokens": interval.mean([fmean([c.tokens for c in pool]) for pool in pools]),
-        "truncated": interval.mean([fmean([not c.finished for c in pool]) for pool in pools], shares=True),
-        **({} if (count := timeouts(data)) is None else {"verifier_timeouts": count - (since or 0)}),
-    }
+    found: dict[str, Any] = {}
+    if verdicts is not None:
+        found["wellformed"] = audit.shares([[verdict != "malformed" for verdict in row] for row in verdicts])
+    if any(c.tokens for pool in pools for c in pool):
+        found["mean_tokens"] = interval.mean([fmean([c.tokens for c in pool]) for pool in pools])
+        found["truncated"] = audit.shares([[not c.finished for c in pool] for pool in pools])
+    else:  # recorded elsewhere: nobody counted
+        found["mean_characters"] = interval.mean([fmean([len(c.text) for c in pool]) for pool in pools])
+    if (count := timeouts(data)) is not None:
+        found["verifier_timeouts"] = count - (since or 0)
+    return found | {"audit": audit.audit(data, rows, pools, verdicts, stops)}
 
 
 def true_scores(data: Any, rows: list[dict[str, Any]], pools: list[list[Completion]]) -> dict[str, list[list[float]]]:
@@ -125,21 +130,28 @@ def record(
 
 def measured_of(
     data: Any, rows: list[dict[str, Any]], firsts: list[list[Completion]], pools: list[list[Completion]], folder: Path,
-    label: str, since: int | None,
+    stops: audit.Stops, since: int | None, file: str | None = None,
 ) -> Measured:  # fmt: skip
-    """Verify and judge each row's greedy completion, the only one of its list, and its samples; all go to samples.jsonl."""
+    """Verify and judge each row's greedy completion, if its list holds one, and its samples.
+
+    All go to samples.jsonl, and verdicts to `file` (eval-LABEL.json) in the format that generator=recorded reads.
+    """
     verify = getattr(data, "verify", None) or (lambda text, row: "")
-    judged = [
-        [(c.text, verify(c.text, row)) for c in [*first, *pool]]
-        for row, first, pool in zip(rows, firsts, pools, strict=True)
-    ]
-    record(folder, label, rows, judged)
+    greedy, samples = (
+        [[(c.text, verify(c.text, row)) for c in some] for row, some in zip(rows, found, strict=True)]
+        for found in (firsts, pools)
+    )
+    both = zip(greedy, samples, strict=True)
+    record(folder, stops.label, rows, [[next(iter(first), None), *pool] for first, pool in both])
     scores = true_scores(data, rows, pools)
     if getattr(data, "verify", None) is None:
-        return Measured(None, None, details(data, pools, None, since), scores=scores)
-    found = details(data, pools, [[verdict for _, verdict in answers[1:]] for answers in judged], since)
-    correct = [[verdict == "correct" for _, verdict in answers] for answers in judged]
-    return Measured([row[0] for row in correct], [row[1:] for row in correct], found, scores=scores)
+        return Measured(None, None, details(data, rows, pools, None, since, stops), scores=scores)
+    verdicts = [[verdict for _, verdict in pool] for pool in samples]
+    recorded.write(folder / (file or recorded.name_of(stops.label)), rows, firsts, pools, verdicts)
+    first = [verdict == "correct" for found in greedy for _, verdict in found] or None
+    correct = [[verdict == "correct" for verdict in pool] for pool in verdicts]
+    found = details(data, rows, pools, verdicts, since, stops)
+    return Measured(first, correct, found, scores=scores, verdicts=verdicts)
 
 
 def measure(
@@ -154,9 +166,10 @@ def measure(
         "max_completion_length": config["max_completion_length"], "seed": config["seed"], "policy": loaded,
     }  # fmt: skip
     first = sample(source, prompts, n=1, temperature=0.0, title=f"{label} greedy", **shared)
-    drawn = {"n": settings["samples"], "temperature": settings["temperature"]}
+    drawn = {"n": settings["samples"], **sampling(settings)}
     pools = sample(source, prompts, title=f"{label} samples", **drawn, **shared)
-    return measured_of(data, rows, first, pools, folder, label, since)
+    stops = audit.stops(label, loaded, config["max_completion_length"])
+    return measured_of(data, rows, first, pools, folder, stops, since, "eval.json")
 
 
 def views(data: Any) -> tuple[str, ...]:
@@ -182,11 +195,52 @@ def after_training(config: dict[str, Any], data: Any, folder: Path, train: dict[
     measured = measure(
         model.from_run(folder), data, config["evaluation"], config, folder, config["method_name"]
     ).summary()
+    rollouts = audit.of_log(run_folder.read_jsonl(folder / "metrics.jsonl"))
+    train = train | ({"rollouts": rollouts} if rollouts else {})
     return {"train": train, "evaluation": measured, "headline": headline(measured, "pass@1")}
 
 
+def then_measured(train: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A training method that ends with this measurement, once its own function has returned.
+
+    Until then its variables hold the trainer: weights, gradients, optimizer, reference and reward models, beside which a second
+    policy, or vLLM, may not fit.
+    """
+
+    @wraps(train)
+    def both(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
+        metrics = train(config, data, folder)
+        free_memory()
+        return after_training(config, data, folder, metrics)
+
+    return both
+
+
+def score(source: recorded.Recorded, data: Any, folder: Path) -> dict[str, Any]:
+    """Measure the completions of a file, the problems its own, and set its scores beside the verifier's verdicts."""
+    found = source.problems()
+    differences.check_columns(source.path, found, data)
+    rows = [problem.row for problem in found]
+    run_folder.record_view(folder, "recorded", rows)
+    firsts, pools = [problem.greedy for problem in found], [problem.pool for problem in found]
+    print(f"{len(found)} problems x {len(pools[0])} completions of {source.path}: all are measured", flush=True)
+    measured = measured_of(
+        data, rows, firsts, pools, folder, audit.Stops("recorded", None), timeouts(data), "eval.json"
+    )
+    assert measured.verdicts is not None, "the columns were checked with the verifier"
+    beside = differences.compared(found, measured.verdicts, data)
+    for line in differences.lines(beside):
+        print(line, flush=True)
+    summary = measured.summary()
+    return {"evaluation": summary, "recorded": beside, "headline": headline(summary, "pass@1")}
+
+
 def evaluate(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
-    """Measure the policy that `init` names."""
+    """Measure the policy that `init` names, or what generator=recorded holds."""
+    source = instantiate(config["generator"], _convert_="object")
+    if isinstance(source, recorded.Recorded):
+        run_folder.write_text(folder / "samples.jsonl", "")
+        return score(source, data, folder)
     label = (config.get("ancestors") or [{"method": "policy"}])[-1]["method"]
     run_folder.write_text(folder / "samples.jsonl", "")
     measured = measure(policy.load(config), data, config["method"], config, folder, label).summary()

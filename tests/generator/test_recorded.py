@@ -8,7 +8,7 @@ from tiny import TINY
 from qwen_align import model, run, run_folder, worker
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
-from qwen_align.generator.recorded import Recorded, write
+from qwen_align.generator.recorded import Recorded, name_of, write
 from qwen_align.method import policy
 
 RIGHT, WRONG, NONE = "<answer>44 + 35 + 19</answer>", "<answer>44 - 19 + 35</answer>", "I can't."
@@ -108,6 +108,13 @@ def test_what_is_written_is_read_again(tmp_path):
     assert (problem.row, problem.pool, problem.scores) == (row, pool, [1.0, 0.0])
     assert problem.greedy[0].text == WRONG
     assert json.loads((tmp_path / "eval.json").read_text())["ground_truth"] == {"numbers": [1, 2], "target": 3}
+
+
+@pytest.mark.parametrize(
+    ("label", "name"), [("sft_2", "eval-sft_2.json"), ("rloo (a/b) ../c", "eval-rloo_a_b_.._c.json")]
+)
+def test_a_policys_file_carries_its_name_and_stays_in_the_folder(label, name):
+    assert name_of(label) == name
 
 
 EVALUATE = ("method=evaluate", "data=countdown", "generator=recorded")

@@ -134,14 +134,20 @@ def labelled(*labels):
 @pytest.mark.parametrize(
     ("rows", "without", "told"),
     [
-        (labelled([-100, 4, 9], [-100, 9, 4, 9]), 0, ""),
-        (labelled([-100, 4, 9], [-100, 4], [], [9]), 2, "warning: 2 of 4 demonstrations are cut before the stop token"),
-        (labelled([-100, 4], [-100, 4, 5]), 2, "warning: no demonstration trains the stop token"),
+        (labelled([-100, 4, 9], [-100, 9, 4, 9]), 0, None),
+        (labelled([-100, 4], *[[-100, 4, 9]] * 9), 1, None),
+        (labelled([-100, 4, 9], [-100, 4], [], [9]), 2, "2 of 4 demonstrations never show the stop token"),
+        (labelled([-100, 4], [-100, 4, 5]), 2, "no demonstration shows the stop token"),
     ],
+    ids=["none", "a few", "many", "all"],
 )
-def test_demonstrations_that_teach_no_stop_are_counted(rows, without, told, capsys):
-    assert audit.of_demonstrations(rows, 9) == {"demonstrations": len(rows), "without_stop_token": without}
-    assert capsys.readouterr().out.startswith(told)
+def test_demonstrations_that_teach_no_stop_are_counted_and_many_are_a_warning(rows, without, told, capsys):
+    found = audit.of_demonstrations(rows, 9)
+    assert found["demonstrations"] == {"rows": len(rows), "without_stop_token": without}
+    assert ("warnings" in found) == bool(told)
+    text = found["warnings"][0]["text"] if told else ""
+    assert text.startswith(told or "")
+    assert capsys.readouterr().out == (f"warning: {text}\n" if told else "")
 
 
 def test_rows_without_labels_say_nothing():

@@ -26,7 +26,7 @@ class Script:
         self.scripts, self.given, self.stop_after = scripts, {}, stop_after
         self.asked, self.seeds, self.waves = 0, [], []
 
-    def stream(self, prompts, *, n, temperature, max_completion_length, seed, title, policy=None):
+    def stream(self, prompts, *, n, temperature, max_completion_length, seed, title, policy=None, top_p=1.0, top_k=0):
         self.seeds.append(seed)
         self.waves.append((len(prompts), n))
         for position, prompt in enumerate(prompts):
@@ -81,12 +81,13 @@ def compare(tmp_path, monkeypatch):
     policy = SimpleNamespace(to=lambda *_: None)
     monkeypatch.setattr(best_of_n.policy, "load", lambda config: (policy, None))
     monkeypatch.setattr(best_of_n.policy, "to_device", lambda weights, config: weights)
+    monkeypatch.setattr(best_of_n.audit, "stops", lambda label, loaded, limit: best_of_n.audit.Stops(label, limit))
 
     def call(script, data=None, **changes):
         monkeypatch.setattr(best_of_n, "source_of", lambda config: script)
         settings = {
-            "view": "evaluation", "problems": 3, "samples": 4, "temperature": 1.0, "select": "verifier", "reward": None,
-            "early_stop": False, "ancestors": True,
+            "view": "evaluation", "problems": 3, "samples": 4, "temperature": 1.0, "top_p": 1.0, "top_k": 0,
+            "select": "verifier", "reward": None, "early_stop": False, "ancestors": True,
         }  # fmt: skip
         config = {"method": settings | changes, "seed": 0, "max_completion_length": 8}
         return best_of_n.compare(config, data or Puzzle(ANSWERS), tmp_path)
@@ -95,7 +96,7 @@ def compare(tmp_path, monkeypatch):
 
 
 def means(metrics):
-    return {k: v["mean"] for k, v in metrics["policies"]["policy"].items() if isinstance(v, dict)}
+    return {k: v["mean"] for k, v in metrics["policies"]["policy"].items() if isinstance(v, dict) and "mean" in v}
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 7, 16, 20])
@@ -352,3 +353,17 @@ def test_a_torn_file_of_draws_is_made_whole(tmp_path):
 def test_intervals_hold_their_means(compare):
     policy = compare(Script(SCRIPTS), early_stop=True)["policies"]["policy"]
     assert policy["best_of_4"] == interval.share([True, True, False])
+
+
+def test_full_pools_are_written_for_others_to_score(compare, tmp_path):
+    compare(Script(SCRIPTS))
+    lines = [json.loads(line) for line in (tmp_path / "eval-policy.json").read_text().splitlines()]
+    assert [line["response"] for line in lines] == list(SCRIPTS.values())
+    assert lines[0]["scores"] == [0.1, 1.0, 0.1, 0.0]
+    assert all(line["greedy"] == "wrong" for line in lines)
+
+
+@pytest.mark.parametrize("changes", [{"early_stop": True}, {"view": "prompts"}])
+def test_pools_that_are_no_measurement_are_not(compare, tmp_path, changes):
+    compare(Script(SCRIPTS), **changes)
+    assert not list(tmp_path.glob("eval*.json"))
