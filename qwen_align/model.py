@@ -25,6 +25,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from qwen_align.chat import whole_ids
 from qwen_align.errors import ConfigError, nearest
 
 CHATML = (
@@ -161,17 +162,6 @@ def from_run(folder: Path, dtype: str = "float32") -> Policy:
 def trainable(policy: torch.nn.Module) -> int:
     """How many parameters training would change."""
     return sum(p.numel() for p in policy.parameters() if p.requires_grad)
-
-
-def whole_ids(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[dict[str, str]]]) -> list[list[int]]:
-    """Each conversation, answer included, as token ids."""
-    return cast(list[list[int]], tokenizer.apply_chat_template(list(conversations), return_dict=False))
-
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[dict[str, str]]]) -> list[list[int]]:
-    """Each prompt as token ids, up to where the answer begins."""
-    ids = tokenizer.apply_chat_template(list(prompts), add_generation_prompt=True, return_dict=False)
-    return cast(list[list[int]], ids)
 
 
 def save(

@@ -14,7 +14,7 @@ import json
 import os
 import subprocess
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -67,11 +67,26 @@ def update(folder: Path, **changes: Any) -> dict[str, Any]:
     return manifest
 
 
-def record_view(folder: Path, view: str, rows: Iterable[Any]) -> None:
+def rows_hash(rows: Any) -> str:
+    """A hash of what rows say: a list of plain ones, or a Dataset, which is read as Arrow, batch by batch."""
+    if isinstance(rows, list):
+        return fingerprint(rows)
+    import pyarrow
+
+    digest = hashlib.sha256()
+    for table in rows.with_format("arrow").iter(1000):
+        plain = table.replace_schema_metadata(None).combine_chunks()
+        sink = pyarrow.BufferOutputStream()
+        with pyarrow.ipc.new_stream(sink, plain.schema) as stream:
+            stream.write_table(plain)
+        digest.update(sink.getvalue())
+    return digest.hexdigest()[:16]
+
+
+def record_view(folder: Path, view: str, rows: Any) -> None:
     """Note in run.json how many rows a view had and their hash, so that two runs can be told to have seen the same data."""
-    listed = list(rows)
     known = read_json(folder / "run.json").get("data", {})
-    update(folder, data=known | {view: {"rows": len(listed), "hash": fingerprint(listed)}})
+    update(folder, data=known | {view: {"rows": len(rows), "hash": rows_hash(rows)}})
 
 
 def state(folder: Path) -> str:

@@ -1,7 +1,13 @@
 """What all tests share: an environment without a network, and the program called in-process."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
+CACHE = tempfile.mkdtemp(prefix="qwen_align-tests-")  # of tokenised rows
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+os.environ |= {"HF_DATASETS_CACHE": CACHE}
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 os.environ.pop("WANDB_MODE", None)
 

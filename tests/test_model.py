@@ -5,7 +5,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from qwen_align import model
+from qwen_align import chat, model
 from qwen_align.errors import ConfigError
 
 CHAT = [{"role": "user", "content": "Numbers 1 2 target 3"}]
@@ -85,6 +85,6 @@ def test_the_saved_tokenizer_is_loaded_as_it_was_saved(base_folder, tmp_path):
     policy, tokenizer = model.from_pretrained(base_folder, stop_token="<|im_end|>")
     model.save(policy, tokenizer, tmp_path / "model", [CHAT])
     loaded, again = model.from_run(tmp_path)
-    assert model.prompt_ids(again, [CHAT]) == model.prompt_ids(tokenizer, [CHAT])
+    assert chat.prompt_ids(again, [CHAT]) == chat.prompt_ids(tokenizer, [CHAT])
     assert again.padding_side == "left"
     assert all(a.equal(b) for a, b in zip(policy.parameters(), loaded.parameters(), strict=True))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from qwen_align import model
+from qwen_align import chat, model
 from qwen_align.bench import Row, interleaved
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Conversation, sample
@@ -35,7 +35,7 @@ def plain(policy: model.Policy, asked: list[Conversation], rows: int, longest: i
     weights.eval()
     given = 0
     for begin in range(0, len(asked), rows // SAMPLES):
-        ids = model.prompt_ids(tokenizer, asked[begin : begin + rows // SAMPLES])
+        ids = chat.prompt_ids(tokenizer, asked[begin : begin + rows // SAMPLES])
         batch = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
         result = weights.generate(**batch, do_sample=True, num_return_sequences=SAMPLES, max_new_tokens=longest)  # type: ignore[operator]
         new = result[:, batch["input_ids"].shape[1] :]

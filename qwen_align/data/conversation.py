@@ -4,12 +4,16 @@ Every source reads through here, so that one row means the same from a file of t
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from qwen_align.errors import ConfigError
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 Messages = list[dict[str, str]]
+Row = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class BadRow(Exception):
@@ -38,12 +42,28 @@ def messages(value: Any, column: str, role: str) -> Messages:
     return [{"role": message["role"], "content": message["content"]} for message in value]
 
 
-def answered(value: Any, column: str) -> dict[str, Messages]:
-    """prompt and completion of a conversation that ends with the answer."""
-    talk = messages(value, column, "assistant")
-    if len(talk) < 2:
+def talk(value: Any, column: str) -> dict[str, Messages]:
+    """A conversation of which every answer is a demonstration, under `messages`.
+
+    Raises:
+        BadRow: it does not end with an answer, begins with one, or an answer in it is empty.
+    """
+    found = messages(value, column, "assistant")
+    if len(found) < 2 or found[0]["role"] == "assistant":
         raise BadRow(f"{column} hold an answer without a prompt")
-    return {"prompt": talk[:-1], "completion": talk[-1:]}
+    if not all(message["content"].strip() for message in found if message["role"] == "assistant"):
+        raise BadRow(f"{column} hold an empty answer")
+    return {"messages": found}
+
+
+def asked(row: dict[str, Any]) -> Messages:
+    """The messages before the last answer of a demonstration, or the prompt of any other row."""
+    return row["prompt"] if "prompt" in row else row["messages"][:-1]
+
+
+def answered(row: dict[str, Any]) -> Messages:
+    """The last answer of a demonstration, as messages."""
+    return row["completion"] if "completion" in row else row["messages"][-1:]
 
 
 def pair(prompt: Any, chosen: Any, rejected: Any, names: tuple[str, str, str]) -> dict[str, Messages]:
@@ -74,25 +94,73 @@ def pair(prompt: Any, chosen: Any, rejected: Any, names: tuple[str, str, str]) -
     return {"prompt": asked, "chosen": good, "rejected": bad}
 
 
-def usable(said: str, records: Iterable[Any], row: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
+class _Checked:
+    """Columns -> the columns that `row` makes of each record, and in `reason` why a record can't be used."""
+
+    def __init__(self, row: Row, names: list[str]) -> None:
+        self.row, self.names = row, names
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {name: [] for name in [*self.names, "reason"]}
+        for values in zip(*batch.values(), strict=True):
+            try:
+                made: dict[str, Any] = {**self.row(dict(zip(batch, values, strict=True))), "reason": None}
+            except BadRow as error:
+                made = {"reason": str(error)}
+            for name, column in found.items():
+                column.append(made.get(name))
+        return found
+
+
+def _without(rows: "Dataset", reasons: Sequence[str | None], said: str) -> "Dataset":
+    """The rows without a reason against them; how many have one, and which, is said aloud."""
+    left_out = Counter(reason for reason in reasons if reason is not None)
+    listed = "; ".join(f"{number} because {reason}" for reason, number in left_out.most_common(20))
+    if left_out.total() == len(rows):
+        raise ConfigError(f"{said}: holds no row that can be used{f'; {listed}' if listed else ''}")
+    if listed:
+        print(f"{said}: {left_out.total()} of {len(rows)} rows are left out: {listed}", flush=True)
+    return rows.select([i for i, reason in enumerate(reasons) if reason is None])
+
+
+def usable(said: str, records: "Dataset", row: Row, columns: dict[str, Any], settings: Any) -> "Dataset":
     """The rows that can be made of a public set's records; the others are counted aloud, by reason.
+
+    Args:
+        said: what the set is called in messages.
+        records: as the source has them.
+        row: a record -> a row; raises BadRow.
+        columns: of a row, and their types.
+        settings: what `row` depends on, as plain data.
 
     Raises:
         ConfigError: none can be.
     """
-    rows: list[dict[str, Any]] = []
-    reasons: Counter[str] = Counter()
-    for record in records:
-        try:
-            rows.append(row(record))
-        except BadRow as error:
-            reasons[str(error)] += 1
-    listed = "; ".join(f"{number} because {reason}" for reason, number in reasons.most_common(20))
-    if not rows:
-        raise ConfigError(f"{said}: holds no row that can be used{f'; {listed}' if listed else ''}")
-    if listed:
-        print(f"{said}: {reasons.total()} of {reasons.total() + len(rows)} rows are left out: {listed}", flush=True)
-    return rows
+    from datasets import Value
+
+    from qwen_align.data import cached
+
+    code = cached.code_of(row, messages, talk, pair, mark)
+    types = columns | {"reason": Value("string")}
+    if not len(records):
+        raise ConfigError(f"{said}: holds no row that can be used")
+    rows = cached.mapped(records, _Checked(row, list(columns)), [settings, code], types, "checking rows")
+    return _without(rows, rows["reason"][:], said).remove_columns("reason")
+
+
+def once(said: str, rows: "Dataset") -> "Dataset":
+    """The rows, of those with the same prompt the first; the others are counted aloud."""
+    seen: set[str] = set()
+    marks = (mark(prompt) for batch in rows.select_columns(["prompt"]).iter(1000) for prompt in batch["prompt"])
+    again = [None if (key not in seen and not seen.add(key)) else "the prompt is there already" for key in marks]  # type: ignore[func-returns-value]
+    return _without(rows, again, said)
+
+
+def message_type() -> Any:
+    """The type of a column of conversations."""
+    from datasets import List, Value
+
+    return List({"role": Value("string"), "content": Value("string")})
 
 
 def mark(prompt: Messages) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qwen_align.data.conversation import answered, asked
 from qwen_align.errors import ConfigError
 
 
@@ -34,4 +35,5 @@ def read(path: str | None, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
         said = str(error).replace("data.demonstrations_path", "data.extra")
         raise ConfigError(said.replace("; data.on_bad_row=skip leaves them out", "")) from error
     print(f"data.extra={path}: {len(rows)} demonstrations are mixed in", flush=True)
+    rows = [row | {"prompt": asked(row), "completion": answered(row)} for row in rows]
     return [{name: row.get(name) for name in ("prompt", "completion", *columns)} for row in rows]

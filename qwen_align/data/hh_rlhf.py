@@ -8,9 +8,10 @@ red-team-attempts, which holds no pairs.
 """
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qwen_align.data.conversation import BadRow, Messages, mark, pair, usable
+from qwen_align.data.conversation import BadRow, Messages, mark, message_type, once, pair, usable
 from qwen_align.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -34,6 +35,22 @@ def parse(transcript: Any, column: str) -> Messages:
         raise BadRow(f"{column} does not begin with a turn of Human: or Assistant:")
     talk = [{"role": _ROLES[name], "content": text.strip()} for name, text in zip(parts[::2], parts[1::2], strict=True)]
     return [message for message in talk[:-1] if message["content"]] + talk[-1:]
+
+
+@dataclass
+class _Pair:
+    """A record's two transcripts as a pair; picklable, for the processes that read rows."""
+
+    held_out: set[str]
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        chosen, rejected = parse(record["chosen"], "chosen"), parse(record["rejected"], "rejected")
+        found = pair(None, chosen, rejected, ("prompt", "chosen", "rejected"))
+        if found["prompt"][-1]["role"] != "user":
+            raise BadRow("the last answer follows another answer")
+        if mark(found["prompt"]) in self.held_out:
+            raise BadRow("the evaluation view asks the same")
+        return found
 
 
 class HHRLHF:
@@ -60,45 +77,29 @@ class HHRLHF:
             if limit is not None and limit < 1:
                 raise ConfigError(f"data.{key}={limit}: expected a whole number from 1 on, or null for all")
 
-    def _rows(self, split: str, limit: int | None, seen: set[str], once: bool) -> list[dict[str, Any]]:
-        """The pairs of a split whose prompts are not among those seen; `once`: a prompt that comes again is seen, too."""
+    def _rows(self, split: str, limit: int | None, held_out: set[str], columns: tuple[str, ...]) -> "Dataset":
+        """The pairs of a split whose prompts are not held out."""
         from qwen_align.data import hub
 
         said = f"data.dataset_name={self.dataset_name} ({split})"
         records = hub.load("data.dataset_name", self.dataset_name, split, ("chosen", "rejected"), data_dir=self.subset)
-
-        def row(record: dict[str, Any]) -> dict[str, Any]:
-            chosen, rejected = parse(record["chosen"], "chosen"), parse(record["rejected"], "rejected")
-            found = pair(None, chosen, rejected, ("prompt", "chosen", "rejected"))
-            if found["prompt"][-1]["role"] != "user":
-                raise BadRow("the last answer follows another answer")
-            if mark(found["prompt"]) in seen:
-                raise BadRow("the prompt is there already, or the evaluation view asks the same")
-            if once:
-                seen.add(mark(found["prompt"]))
-            return found
-
-        return usable(said, records.select(range(min(limit or len(records), len(records)))), row)
+        records = records.select(range(min(limit or len(records), len(records)))).select_columns(["chosen", "rejected"])
+        types = {name: message_type() for name in columns}
+        return usable(said, records, _Pair(held_out), types, [sorted(held_out), columns])
 
     def _held_out(self) -> set[str]:
-        return {mark(row["prompt"]) for row in self._rows("test", None, set(), once=False)}
+        return {mark(prompt) for prompt in self._rows("test", None, set(), ("prompt",))["prompt"]}
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected."""
-        from datasets import Dataset
-
-        return Dataset.from_list(self._rows("train", self.problems, self._held_out(), once=False))
+        return self._rows("train", self.problems, self._held_out(), ("prompt", "chosen", "rejected"))
 
     def prompts(self) -> "Dataset":
         """prompt, each once."""
-        from datasets import Dataset
-
-        rows = self._rows("train", self.problems, self._held_out(), once=True)
-        return Dataset.from_list([{"prompt": row["prompt"]} for row in rows])
+        rows = self._rows("train", self.problems, self._held_out(), ("prompt",))
+        return once(f"data.dataset_name={self.dataset_name} (train)", rows)
 
     def evaluation(self) -> "Dataset":
         """prompt of the test split, each once."""
-        from datasets import Dataset
-
-        rows = self._rows("test", self.evaluation_problems, set(), once=True)
-        return Dataset.from_list([{"prompt": row["prompt"]} for row in rows])
+        rows = self._rows("test", self.evaluation_problems, set(), ("prompt",))
+        return once(f"data.dataset_name={self.dataset_name} (test)", rows)

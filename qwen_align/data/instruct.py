@@ -3,14 +3,14 @@
 HuggingFaceTB/smoltalk (column messages; arXiv 2502.02737) and HuggingFaceH4/ultrafeedback_binarized (chosen and rejected as
 whole conversations, rated by GPT-4; arXiv 2310.16944), from the Hub or local folders of that shape. The evaluation view is the
 test split of the preferences; a training row that asks one of its prompts is left out, like ties and empty answers, and all of
-them are counted aloud. Nobody can say exactly whether an answer follows its prompt, so there is no `verify`. Left out: training
-on the earlier answers of a conversation; only the last one is the completion.
+them are counted aloud. Nobody can say exactly whether an answer follows its prompt, so there is no `verify`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_align.data.conversation import BadRow, answered, mark, messages, pair, usable
+from qwen_align.data.conversation import BadRow, Messages, mark, message_type, messages, once, pair, talk, usable
 from qwen_align.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +18,44 @@ if TYPE_CHECKING:
 
 _DEMONSTRATIONS, _PREFERENCES = "data.demonstrations_name", "data.preferences_name"
 _NAMES = ("prompt", "chosen", "rejected")
+
+
+@dataclass
+class _Unasked:
+    """Refuses what the evaluation view asks; picklable, for the processes that read rows."""
+
+    held_out: set[str]
+
+    def check(self, prompt: Messages) -> None:
+        if any(mark([message]) in self.held_out for message in prompt):
+            raise BadRow("the evaluation view asks the same")
+
+
+class _Conversation(_Unasked):
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        found = talk(record["messages"], "messages")
+        self.check(found["messages"])
+        return found
+
+
+@dataclass
+class _Pair(_Unasked):
+    margin: bool
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        found = pair(None, record["chosen"], record["rejected"], _NAMES)
+        self.check(found["prompt"])
+        margin = float(record["score_chosen"]) - float(record["score_rejected"])
+        if margin <= 0:
+            raise BadRow("chosen is rated no higher than rejected")
+        return found | ({"margin": margin} if self.margin else {})
+
+
+class _Prompt(_Unasked):
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        found = messages(record["prompt"], "prompt", "user")
+        self.check(found)
+        return {"prompt": found}
 
 
 class Instruct:
@@ -57,9 +95,7 @@ class Instruct:
         return {mark([{"role": "user", "content": prompt}]) for prompt in self._pairs("test_prefs", None)["prompt"]}
 
     def demonstrations(self) -> "Dataset":
-        """prompt (all turns before the last answer), completion."""
-        from datasets import Dataset
-
+        """messages: conversations, of which every answer is a demonstration."""
         from qwen_align.data import hub
 
         folder = Path(self.demonstrations_name).expanduser().is_dir()
@@ -67,46 +103,23 @@ class Instruct:
         rows = hub.load(_DEMONSTRATIONS, self.demonstrations_name, "train", ("messages",), config=variant)
         if self.problems is not None and self.problems < len(rows):
             rows = rows.shuffle(seed=self.seed).select(range(self.problems))
-        held_out = self._held_out()
-
-        def row(record: dict[str, Any]) -> dict[str, Any]:
-            found = answered(record["messages"], "messages")
-            if any(mark([message]) in held_out for message in found["prompt"]):
-                raise BadRow("the evaluation view asks the same")
-            return found
-
-        return Dataset.from_list(usable(f"{_DEMONSTRATIONS}={self.demonstrations_name}", rows, row))
+        held_out, said = self._held_out(), f"{_DEMONSTRATIONS}={self.demonstrations_name}"
+        columns = {"messages": message_type()}
+        return usable(said, rows.select_columns(["messages"]), _Conversation(held_out), columns, sorted(held_out))
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected and, if wanted, margin."""
-        from datasets import Dataset
+        from datasets import Value
 
-        held_out = self._held_out()
-
-        def row(record: dict[str, Any]) -> dict[str, Any]:
-            found = pair(None, record["chosen"], record["rejected"], _NAMES)
-            if any(mark([message]) in held_out for message in found["prompt"]):
-                raise BadRow("the evaluation view asks the same")
-            margin = float(record["score_chosen"]) - float(record["score_rejected"])
-            if margin <= 0:
-                raise BadRow("chosen is rated no higher than rejected")
-            return found | ({"margin": margin} if self.margin else {})
-
+        held_out, said = self._held_out(), f"{_PREFERENCES}={self.preferences_name}"
+        columns = {name: message_type() for name in _NAMES} | ({"margin": Value("float64")} if self.margin else {})
         rows = self._pairs("train_prefs", self.problems)
-        return Dataset.from_list(usable(f"{_PREFERENCES}={self.preferences_name}", rows, row))
+        return usable(said, rows, _Pair(held_out, self.margin), columns, [sorted(held_out), self.margin])
 
-    def _asked(self, split: str, limit: int | None, seen: set[str]) -> "Dataset":
-        """The prompts of a split, each once and none of those seen."""
-        from datasets import Dataset
-
-        def row(record: dict[str, Any]) -> dict[str, Any]:
-            prompt = messages(record["prompt"], "prompt", "user")
-            if mark(prompt) in seen:
-                raise BadRow("the prompt is there already, or the evaluation view asks the same")
-            seen.add(mark(prompt))
-            return {"prompt": prompt}
-
-        return Dataset.from_list(usable(f"{_PREFERENCES}={self.preferences_name}", self._pairs(split, limit), row))
+    def _asked(self, split: str, limit: int | None, held_out: set[str]) -> "Dataset":
+        """The prompts of a split, each once and none that is held out."""
+        said, rows = f"{_PREFERENCES}={self.preferences_name}", self._pairs(split, limit).select_columns(["prompt"])
+        return once(said, usable(said, rows, _Prompt(held_out), {"prompt": message_type()}, sorted(held_out)))
 
     def prompts(self) -> "Dataset":
         """prompt, of training preferences, each once."""

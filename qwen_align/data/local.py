@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_align.data.conversation import BadRow, answered, mark, messages, pair
+from qwen_align.data.conversation import BadRow, asked, mark, messages, pair, talk
 from qwen_align.data.gsm8k import voted
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.verifier import constraints, countdown, math
@@ -104,7 +104,7 @@ class Local:
     """The user's files; `verify` and `answer` are None without a verifier.
 
     Args:
-        demonstrations_path: prompt and completion, or `messages` that end with the answer.
+        demonstrations_path: prompt and completion, or `messages`, of which every answer is trained.
         preferences_path: prompt, chosen, rejected.
         prompts_path: prompt, and what the reward reads.
         evaluation_path: as prompts, held out: nothing in it may be in another view.
@@ -163,7 +163,7 @@ class Local:
         return tuple(self.paths)
 
     def demonstrations(self) -> "Dataset":
-        """prompt, completion, and the file's other columns."""
+        """prompt and completion, or messages, and the file's other columns."""
         return self._view("demonstrations")
 
     def preferences(self) -> "Dataset":
@@ -188,11 +188,11 @@ class Local:
             theirs = {"messages": whole}
         theirs |= {name: self.columns.get(name, name) for name in read}
         if whole_talk:
-            row: dict[str, Any] = answered(_cell(record, whole), whole)
+            row: dict[str, Any] = talk(_cell(record, whole), whole)
         elif view == "preferences":
             names = theirs["prompt"], theirs["chosen"], theirs["rejected"]
-            asked = (record[names[0]] or "") if names[0] in record else None  # then chosen and rejected hold it
-            row = pair(asked, _cell(record, names[1]), _cell(record, names[2]), names)
+            given = (record[names[0]] or "") if names[0] in record else None  # then chosen and rejected hold it
+            row = pair(given, _cell(record, names[1]), _cell(record, names[2]), names)
         else:
             roles = {name: "user" if name == "prompt" else "assistant" for name in VIEWS[view]}
             row = {name: messages(_cell(record, theirs[name]), theirs[name], role) for name, role in roles.items()}
@@ -215,7 +215,7 @@ class Local:
                     if isinstance(record, BadRow):
                         raise record
                     row = self._row(view, record)
-                    if mark(row["prompt"]) in held_out:
+                    if mark(asked(row)) in held_out:
                         raise BadRow("asks what data.evaluation_path holds")
                     rows.append(row)
                 except BadRow as error:

@@ -7,28 +7,39 @@ computed before the first step, or a copy in memory. Left out: references other 
 """
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, List, Value
 from hydra.utils import instantiate
 from transformers import PreTrainedTokenizerBase
 from trl import DPOTrainer
 
-from qwen_align import ranks, run_folder
+from qwen_align import chat, ranks, run_folder
+from qwen_align.data import cached
 from qwen_align.errors import ConfigError
-from qwen_align.method import evaluate, health, policy
+from qwen_align.method import evaluate, health, policy, reference
 from qwen_align.method.fit import arguments, fit
-from qwen_align.model import prompt_ids, whole_ids
 
 COLUMNS = ("prompt", "chosen", "rejected")
 
 
 class TokenisedDPOTrainer(DPOTrainer):
-    """DPOTrainer on rows that are tokenised already."""
+    """DPOTrainer on rows that are tokenised already, whose reference log-probs outlive an interrupt."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        if self.is_deepspeed_enabled:
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+        return reference.with_log_probs(self, dataset, batch_size)
+
+    def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
+        if self.precompute_ref_logps and inputs["ref_chosen_logps"].isnan().any():
+            raise RuntimeError(f"a pair without reference log-probs was drawn; delete {reference.FILE} and report this")
+        return super()._compute_loss(model, inputs, return_outputs)
 
 
 def check_rows(rows: Dataset) -> None:
@@ -43,6 +54,26 @@ def check_rows(rows: Dataset) -> None:
         raise ConfigError("data: the preferences view is empty; expected pairs")
 
 
+@dataclass
+class _Tokenised:
+    """Columns of pairs -> prompt_ids, chosen_ids, rejected_ids; a pair without two different answers is left out."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int | None
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        kept: dict[str, list[Any]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": [], "cut": []}
+        sides = batch["chosen"], batch["rejected"]
+        for prompt, *whole in chat.encode_answers(self.tokenizer, batch["prompt"], *sides):
+            room = None if self.max_length is None else max(self.max_length - len(prompt), 0)
+            chosen, rejected = (answer[:room] for answer in whole)
+            if chosen != rejected and chosen and rejected:
+                cut = (chosen, rejected) != tuple(whole)
+                for name, value in zip(kept, (prompt, chosen, rejected, cut), strict=True):
+                    kept[name].append(value)
+        return kept
+
+
 def tokenise(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Dataset:
     """prompt_ids, chosen_ids and rejected_ids, prompt and answer together cut at max_length tokens.
 
@@ -51,39 +82,25 @@ def tokenise(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int 
     Raises:
         ConfigError: a chat template that renders a prompt differently once an answer follows, or no pair is left.
     """
-    prompts = list(rows["prompt"])
-    before = prompt_ids(tokenizer, prompts)
-    sides = [
-        whole_ids(tokenizer, [p + answer for p, answer in zip(prompts, rows[name], strict=True)])
-        for name in ("chosen", "rejected")
-    ]
-    kept: dict[str, list[list[int]]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
-    cut = 0
-    for prompt, chosen, rejected in zip(before, *sides, strict=True):
-        if chosen[: len(prompt)] != prompt or rejected[: len(prompt)] != prompt:
-            raise ConfigError(
-                "model.chat_template: renders a prompt differently when a completion follows; expected one like ChatML"
-            )
-        cut += max_length is not None and max(len(chosen), len(rejected)) > max_length
-        answers = chosen[len(prompt) : max_length], rejected[len(prompt) : max_length]
-        if answers[0] != answers[1] and all(answers):
-            for name, ids in zip(kept, (prompt, *answers), strict=True):
-                kept[name].append(ids)
-    left_out = len(before) - len(kept["prompt_ids"])
+    types = {name: List(Value("int32")) for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
+    settings, work = [chat.identity(tokenizer), max_length], _Tokenised(tokenizer, max_length)
+    found = cached.mapped(rows, work, settings, types | {"cut": Value("bool")}, "tokenising")
+    cut, left_out = sum(found["cut"][:]), len(rows) - len(found)
     if cut or left_out:
         print(
-            f"{cut} of {len(before)} pairs are longer than max_length={max_length} and are cut; {left_out} have no two "
+            f"{cut} of {len(rows)} pairs are longer than max_length={max_length} and are cut; {left_out} more have no two "
             "different answers left and are left out",
             flush=True,
         )
-    if left_out == len(before):
+    if not len(found):
         raise ConfigError(
             f"method.args.max_length={max_length}: no pair has two different answers left; expected more tokens, or pairs that "
             "differ"
         )
-    return Dataset.from_dict(kept)
+    return found.remove_columns("cut")
 
 
+@evaluate.then_measured
 def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     """Train on the preferences view, then measure on the evaluation view."""
     given = config["method"]["args"]
@@ -93,7 +110,7 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     run_folder.record_view(folder, "preferences", rows)
     learner, tokenizer = policy.load(config)
     adapter = instantiate(config["adapter"], _convert_="object")
-    # Of several processes each would look for the file that rank 0 wrote under another name.
+    # In one process: in several, TRL's ranks would each look for the file that rank 0 wrote under another name.
     before = adapter is None and ranks.place()[1] == 1 and not given.get("sync_ref_model", False)
     args = arguments(config, folder, precompute_ref_log_probs=before)
     # TRL would load the reference by the name that the policy came from, which one built in memory lacks.
@@ -109,4 +126,4 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     watch = health.Health(folder, health.of_dpo(given), pause=None)
     trainer.add_callback(watch)
     metrics = fit(trainer, folder, [row["prompt"] + row["chosen"] for row in rows.select(range(min(32, len(rows))))])
-    return evaluate.after_training(config, data, folder, metrics | {"warnings": watch.warnings})
+    return metrics | {"warnings": watch.warnings}

@@ -13,24 +13,26 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, cast
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, List, Value
 from hydra.utils import instantiate
 from peft import LoraConfig, PeftModel, TaskType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RewardTrainer
 
-from qwen_align import run_folder
+from qwen_align import chat, run_folder
+from qwen_align.data import cached
 from qwen_align.errors import ConfigError
-from qwen_align.method.fit import arguments, fit
+from qwen_align.method.fit import arguments, fit, free_memory
 from qwen_align.metric import interval
+from qwen_align.reward import encode, text_of
 from qwen_align.reward import model as reward_model
-from qwen_align.reward import text_of
 from qwen_align.reward.encode import Encoded, PairEncoder, flatten
 from qwen_align.reward.model import RewardModel
 from qwen_align.reward.network import fresh, pair_encoder, saved_tokenizer
@@ -90,43 +92,61 @@ def split(rows: Dataset, held_out: float) -> tuple[Dataset, Dataset]:
     return rows.select(rest), rows.select(sorted(held))
 
 
-def margins(rows: Dataset, column: str | None) -> list[float] | None:
-    """By how much each chosen answer should win; None where the pairs have no such column."""
+def has_margins(rows: Dataset, column: str | None) -> bool:
+    """Whether the pairs say by how much each chosen answer should win.
+
+    Raises:
+        ConfigError: a margin that is no number.
+    """
     if column is None or column not in rows.column_names:
-        return None
+        return False
     for number, value in enumerate(rows[column], 1):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ConfigError(
                 f"method.margin={column}: pair {number} has {value!r}; expected a number in every pair, or null"
             )
-    return [float(value) for value in rows[column]]
+    return True
+
+
+@dataclass
+class _Tokenised:
+    """Columns of pairs -> the columns that the trainer reads, and what happened to each pair."""
+
+    pairs: PairEncoder
+    margin: str | None
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        sides = {
+            side: self.pairs.encode(batch["prompt"], [text_of(answer) for answer in batch[side]])
+            for side in ("chosen", "rejected")
+        }
+        columns: dict[str, list[Any]] = {} if self.margin is None else {"margin": batch[self.margin]}
+        for side, encoded in sides.items():
+            columns |= {f"{side}_ids": [row.ids for row in encoded], f"{side}_split": [row.split for row in encoded]}
+        both = list(zip(*sides.values(), strict=True))
+        columns["truncated"] = [chosen.truncated or rejected.truncated for chosen, rejected in both]
+        columns["same_tokens"] = [chosen.ids == rejected.ids for chosen, rejected in both]
+        return columns
 
 
 def tokenise(rows: Dataset, pairs: PairEncoder, margin: str | None, label: str) -> tuple[Dataset, dict[str, int]]:
     """The columns that the trainer reads, and how many pairs are over-long, or the same once they are cut."""
-    sides: dict[str, list[Encoded]] = {
-        side: pairs.encode(rows["prompt"], [text_of(answer) for answer in rows[side]])
-        for side in ("chosen", "rejected")
-    }
-    columns: dict[str, Any] = {}
-    for side, encoded in sides.items():
-        columns[f"{side}_ids"] = [row.ids for row in encoded]
-        columns[f"{side}_split"] = [row.split for row in encoded]
-    if (wanted := margins(rows, margin)) is not None:
-        columns["margin"] = wanted
-    both = list(zip(*sides.values(), strict=True))
-    counts = {
-        "pairs": len(both),
-        "truncated": sum(chosen.truncated or rejected.truncated for chosen, rejected in both),
-        "same_tokens": sum(chosen.ids == rejected.ids for chosen, rejected in both),
-    }
+    margin = margin if has_margins(rows, margin) else None
+    rows = rows.select_columns(["prompt", "chosen", "rejected", *([margin] if margin else [])])
+    types: dict[str, Any] = {"margin": Value("float32")} if margin else {}
+    for side in ("chosen", "rejected"):
+        types |= {f"{side}_ids": List(Value("int32")), f"{side}_split": Value("int32")}
+    types |= {"truncated": Value("bool"), "same_tokens": Value("bool")}
+    settings = [chat.identity(pairs.tokenizer), pairs.architecture, pairs.max_length, margin, cached.code_of(encode)]
+    found = cached.mapped(rows, _Tokenised(pairs, margin), settings, types, f"tokenising {label} pairs")
+    counts = {"pairs": len(rows)} | {name: sum(found[name][:]) for name in ("truncated", "same_tokens")}
     if counts["truncated"] or counts["same_tokens"]:
         print(
-            f"{counts['truncated']} of {len(both)} {label} pairs are longer than max_length={pairs.max_length} and are "
+            f"{counts['truncated']} of {len(rows)} {label} pairs are longer than max_length={pairs.max_length} and are "
             f"truncated; in {counts['same_tokens']} both answers read the same, so nothing can be learned from them",
             flush=True,
         )
-    return Dataset.from_dict(columns), counts
+    return found.remove_columns(["truncated", "same_tokens"]), counts
 
 
 def collate(pairs: PairEncoder, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -269,6 +289,8 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     keep: Callable[..., None] = partial(save, model)
     probes = [row["prompt"] + row["chosen"] for row in rows.select(range(min(32, len(rows))))]
     metrics = fit(trainer, folder, probes, keep)
+    del trainer  # and its optimizer: what is measured is loaded beside it otherwise
+    free_memory()
     trained = RewardModel.from_run(folder, device=model.device, dtype=model.dtype, batch_tokens=model.batch_tokens)
     if method["center_scores"]:
         trained = centred(trained, parts[0], folder)

@@ -1,74 +1,100 @@
-"""Supervised fine-tuning on demonstrations with TRL's SFTTrainer; the loss is on the completion only.
+"""Supervised fine-tuning on demonstrations with TRL's SFTTrainer: the loss is on every answer and its stop token alone.
 
-Rows are rendered and tokenised here in batches, an order of magnitude faster than row by row in the trainer, and what is cut or
-left out is counted aloud. With packing TRL prepares the rows, since it has to join them.
+Rows are rendered and tokenised here, in chunks on all cores and once for all resumes, seeds and jobs that read them; what is
+cut or left out is counted aloud. TRL gets token ids and labels, and packs them where packing=true.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, List, Value
 from hydra.utils import instantiate
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
-from qwen_align import run_folder
+from qwen_align import chat, run_folder
+from qwen_align.data import cached
+from qwen_align.data.conversation import answered, asked
 from qwen_align.errors import ConfigError
 from qwen_align.method import evaluate, policy
 from qwen_align.method.fit import arguments, fit
-from qwen_align.model import prompt_ids, whole_ids
+
+_IGNORED = -100  # the label of a token that is not trained
 
 
-def tokenise(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Dataset:
-    """input_ids and labels (-100 on the prompt) of prompt/completion rows, cut at max_length tokens.
+@dataclass
+class _Tokenised:
+    """Columns of conversations -> input_ids and labels; a conversation with no answer left is left out."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int | None
+    everything: bool
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if "messages" in batch:
+            talks, first = batch["messages"], [0] * len(batch["messages"])
+        else:
+            talks = [p + a for p, a in zip(batch["prompt"], batch["completion"], strict=True)]
+            first = [len(prompt) for prompt in batch["prompt"]]
+        kept: dict[str, list[Any]] = {"input_ids": [], "labels": [], "cut": []}
+        for ids, trained, cut in chat.encode(self.tokenizer, talks, first, self.max_length):
+            labels = [_IGNORED] * len(ids)
+            for begin, end in trained:
+                labels[begin:end] = ids[begin:end]
+            if trained:
+                for name, value in zip(kept, (ids, ids if self.everything else labels, cut), strict=True):
+                    kept[name].append(value)
+        return kept
+
+
+def tokenise(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None, everything: bool = False
+) -> Dataset:
+    """input_ids and labels (-100 where nothing is trained) of conversations, cut at max_length tokens.
+
+    Args:
+        rows: messages, every answer of which is trained, or prompt and completion.
+        everything: train prompts too, as TRL's completion_only_loss=false says.
 
     Raises:
         ConfigError: a chat template that renders a prompt differently once an answer follows, or nothing left to learn.
     """
-    prompts, answers = list(rows["prompt"]), list(rows["completion"])
-    before = prompt_ids(tokenizer, prompts)
-    whole = whole_ids(tokenizer, [p + a for p, a in zip(prompts, answers, strict=True)])
-    kept: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
-    cut = 0
-    for prompt, ids in zip(before, whole, strict=True):
-        if ids[: len(prompt)] != prompt:
-            raise ConfigError(
-                "model.chat_template: renders a prompt differently when a completion follows; expected one like ChatML"
-            )
-        cut += max_length is not None and len(ids) > max_length
-        labels = [-100] * len(prompt) + ids[len(prompt) :]
-        if any(label != -100 for label in labels[:max_length]):
-            kept["input_ids"].append(ids[:max_length])
-            kept["labels"].append(labels[:max_length])
-    left_out = len(whole) - len(kept["input_ids"])
-    if cut:
+    columns = ["messages"] if "messages" in rows.column_names else ["prompt", "completion"]
+    types = {"input_ids": List(Value("int32")), "labels": List(Value("int32")), "cut": Value("bool")}
+    settings = [chat.identity(tokenizer), max_length, everything]
+    work = _Tokenised(tokenizer, max_length, everything)
+    found = cached.mapped(rows.select_columns(columns), work, settings, types, "tokenising")
+    left_out, cut = len(rows) - len(found), sum(found["cut"][:])
+    if cut or left_out:
         print(
-            f"{cut} of {len(whole)} demonstrations are longer than max_length={max_length} and are cut; "
-            f"{left_out} have no answer left"
+            f"{cut} of {len(rows)} demonstrations are longer than max_length={max_length} and are cut; {left_out} more have "
+            "no answer left and are left out",
+            flush=True,
         )
-    if left_out == len(whole):
+    if not len(found):
         raise ConfigError(
             f"method.args.max_length={max_length}: every prompt fills it, nothing is left to learn; expected more"
         )
-    return Dataset.from_dict(kept)
+    return found.remove_columns("cut")
 
 
+@evaluate.then_measured
 def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     """Train on the demonstrations view, then measure on the evaluation view."""
-    rows = data.demonstrations().select_columns(["prompt", "completion"])
+    rows = data.demonstrations()
     run_folder.record_view(folder, "demonstrations", rows)
     learner, tokenizer = policy.load(config)
     args = config["method"]["args"]
-    ours = not args.get("packing") and not args.get("assistant_only_loss") and "dataset_kwargs" not in args
-    prepared = {"dataset_kwargs": {"skip_prepare_dataset": True}} if ours else {}
+    everything = args.get("completion_only_loss") is False and not args.get("assistant_only_loss")
+    # Both are done by now, and TRL would ask for columns that are gone.
+    done = {name: None for name in ("assistant_only_loss", "completion_only_loss") if name in args}
+    skipped = {} if args.get("packing") else {"dataset_kwargs": {"skip_prepare_dataset": True}}
     trainer = SFTTrainer(
         model=learner,
-        args=arguments(config, folder, **prepared),
-        train_dataset=tokenise(rows, tokenizer, args["max_length"]) if ours else rows,
+        args=arguments(config | {"method": config["method"] | {"args": args | done}}, folder, **skipped),
+        train_dataset=tokenise(rows, tokenizer, args["max_length"], everything),
         processing_class=tokenizer,
         peft_config=instantiate(config["adapter"], _convert_="object"),
     )
-    metrics = fit(
-        trainer, folder, [row["prompt"] + row["completion"] for row in rows.select(range(min(32, len(rows))))]
-    )
-    return evaluate.after_training(config, data, folder, metrics)
+    return fit(trainer, folder, [asked(row) + answered(row) for row in rows.select(range(min(32, len(rows))))])

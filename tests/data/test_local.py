@@ -52,10 +52,10 @@ def test_messages_stay(written, suffix):
     assert Local(demonstrations_path=written(f"rows.{suffix}", [row])).demonstrations()[0] == row
 
 
-def test_a_conversation_is_split_before_its_last_answer(written):
+def test_a_conversation_stays_whole(written):
     talk = [*said("user", "2 + 2?"), *said("assistant", "5"), *said("user", "Sure?"), *said("assistant", "4")]
     row = Local(demonstrations_path=written("rows.jsonl", [{"messages": talk}])).demonstrations()[0]
-    assert row == {"prompt": talk[:-1], "completion": talk[-1:]}
+    assert row == {"messages": talk}
 
 
 def test_columns_are_renamed_and_the_others_handed_on(written):

@@ -142,6 +142,8 @@ def test_pairs_that_are_cut_or_left_out_are_counted(tokenizer, capsys):
     capsys.readouterr()
     kept = dpo.tokenise(Dataset.from_list([alike, apart, short]), tokenizer, begin + 3)
     assert [len(row["chosen_ids"]) for row in kept] == [3, 2]
-    assert "2 of 3 pairs are longer" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 3 pairs are longer" in said
+    assert "1 more have no two different answers left" in said
     with pytest.raises(ConfigError, match=f"max_length={begin}: no pair has two different answers left"):
         dpo.tokenise(Dataset.from_list([alike, apart, short]), tokenizer, begin)

@@ -209,7 +209,7 @@ def test_the_margin_is_what_chosen_has_to_win_by(kind, config, tmp_path):
 def test_a_margin_that_is_no_number_is_refused(value):
     rows = Dataset.from_dict({"margin": [value, value]})
     with pytest.raises(ConfigError, match=r"method.margin=margin: pair 1 has"):
-        reward.margins(rows, "margin")
+        reward.has_margins(rows, "margin")
 
 
 def test_label_smoothing_is_the_mean_over_both_labels(config, tmp_path):

@@ -1,0 +1,86 @@
+"""Work on every row of a large data set, on all cores and once: in chunks, to disk, found again by what went in.
+
+Resumes, other seeds and the jobs of a sweep read the file instead of doing the work again; it is memory-mapped, so a process
+holds no copy. What names it is a hash of the rows, the settings and the code, never a name or a date. The files lie in
+`qwen_align/` of the cache of `datasets` (HF_DATASETS_CACHE), or in the temporary folder where that can't be written. Small sets
+stay in memory.
+"""
+
+import ctypes
+import fcntl
+import hashlib
+import inspect
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, config
+
+from qwen_align import byte_pair, chat, run_folder
+
+_SMALL = 4000  # rows that take less than a process to be started
+_PR_SET_PDEATHSIG = 1
+Columns = dict[str, list[Any]]
+
+
+def _folder() -> Path:
+    usual = Path(config.HF_DATASETS_CACHE) / "qwen_align"
+    with suppress(OSError):  # a cache that is shared and read-only
+        usual.mkdir(parents=True, exist_ok=True)
+    if os.access(usual, os.W_OK):
+        return usual
+    other = Path(tempfile.gettempdir()) / f"qwen_align-{os.getuid()}"
+    other.mkdir(mode=0o700, exist_ok=True)
+    return other
+
+
+class _EndsWithParent:
+    """A function for the rows that takes its process down with the one that asked: a killed stage leaves nothing running."""
+
+    def __init__(self, function: Callable[[Columns], Columns]) -> None:
+        self.function, self.asking = function, os.getpid()
+
+    def __call__(self, batch: Columns) -> Columns:
+        if os.getpid() != self.asking and sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        return self.function(batch)
+
+
+def code_of(*things: Any) -> str:
+    """A hash of the source of functions, modules and classes, of objects their class: what other code wrote is not read."""
+    has_source = lambda thing: inspect.isfunction(thing) or inspect.ismodule(thing) or inspect.isclass(thing)  # noqa: E731
+    sources = (inspect.getsource(thing if has_source(thing) else type(thing)) for thing in things)
+    return hashlib.sha256("".join(sources).encode()).hexdigest()
+
+
+def mapped(
+    rows: Dataset, function: Callable[[Columns], Columns], settings: Any, features: dict[str, Any], title: str
+) -> Dataset:
+    """What `function` makes of the columns of each 1,000 rows, instead of them; it may return more rows or fewer.
+
+    Args:
+        rows: the data set.
+        function: picklable; its result depends on the rows and `settings` alone.
+        settings: plain data that, with the rows and the code, names the result on disk.
+        features: column -> type, as `datasets.Features` takes them.
+        title: of the progress bar.
+    """
+    own, name = (
+        _EndsWithParent(function),
+        run_folder.fingerprint([run_folder.rows_hash(rows), settings, code_of(function, chat, byte_pair)]),
+    )
+    work: dict[str, Any] = {
+        "batched": True, "remove_columns": rows.column_names, "desc": title, "features": Features(features),
+        "new_fingerprint": name,
+    }  # fmt: skip
+    if len(rows) < _SMALL:
+        return rows.map(own, keep_in_memory=True, **work)
+    path = _folder() / f"{name}.arrow"
+    with path.with_suffix(".lock").open("w") as lock:  # several stages, ranks and seeds may want it at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return rows.map(own, num_proc=len(os.sched_getaffinity(0)), cache_file_name=str(path), **work)
