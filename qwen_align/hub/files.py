@@ -42,6 +42,19 @@ class Need:
         return f"{self.key}={self.name}"
 
     @property
+    def at(self) -> str:
+        return f" at revision {self.revision}" if self.revision else ""
+
+    @property
+    def offline(self) -> str:
+        return f"; offline, {self.advice}" if self.advice else ""
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether it may be a name on the Hub."""
+        return self.folder is None and _HUB_NAME.fullmatch(self.name) is not None
+
+    @property
     def folder(self) -> Path | None:
         """The local folder of that name."""
         own = Path(self.name).expanduser()
@@ -118,24 +131,23 @@ def _listed(need: Need) -> frozenset[str]:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNotFoundError
 
-    ask, offline = HfApi(), f"; offline, {need.advice}" if need.advice else ""
-    at = f" at revision {need.revision}" if need.revision else ""
+    ask = HfApi().model_info if need.kind == "model" else HfApi().dataset_info
     try:
-        info = (ask.model_info if need.kind == "model" else ask.dataset_info)(
-            need.name, revision=need.revision, timeout=10
-        )
+        info = ask(need.name, revision=need.revision, timeout=10)
     except HFValidationError as error:
-        raise ConfigError(f"{need.said}: neither a folder nor a Hub name like org/name{offline}") from error
+        raise ConfigError(f"{need.said}: neither a folder nor a Hub name like org/name{need.offline}") from error
     except RevisionNotFoundError as error:
-        raise ConfigError(
-            f"{need.said}: the Hub has no revision {need.revision} of it; expected a commit, or main"
-        ) from error
+        raise ConfigError(f"{need.said}: the Hub has nothing{need.at} of it; expected a commit, or main") from error
     except HfHubHTTPError as error:
-        raise ConfigError(f"{need.said}: the Hub says {str(error).splitlines()[0]}{offline}") from error
+        raise ConfigError(f"{need.said}: the Hub says {str(error).splitlines()[0]}{need.offline}") from error
     except Exception as error:  # whatever the HTTP library underneath raises: no name, no route, no time
         main = commit(need.name, need.kind, None)
-        offline = f"; HF_HUB_OFFLINE=1 takes {main}, which the cache has" if main and main != need.revision else offline
-        raise ConfigError(f"{need.said}: not in the local cache{at}, and the Hub cannot be reached{offline}") from error
+        advice = (
+            f"; HF_HUB_OFFLINE=1 takes {main}, which the cache has" if main != need.revision and main else need.offline
+        )
+        raise ConfigError(
+            f"{need.said}: not in the local cache{need.at}, and the Hub cannot be reached{advice}"
+        ) from error
     return frozenset(file.rfilename for file in info.siblings or ())
 
 
@@ -148,28 +160,24 @@ def complete(need: Need, lacks: Callable[[Files], str | None]) -> Files:
     Raises:
         ConfigError: something is missing; the line says what and where.
     """
-    files = files_of(need)
+    files, said, asked = files_of(need), need.said, False
     missing = lacks(files)
+    if missing and missing not in files.broken and need.on_hub and not constants.HF_HUB_OFFLINE:
+        files, asked = files._replace(whole=files.whole | (_listed(need) - files.broken)), True
+        missing = lacks(files)
     if missing is None:
         return files
     if missing in files.broken:
         again = "" if need.folder else "; delete that folder, and it is fetched again"
-        raise ConfigError(
-            f"{need.said}: {missing} in {files.folder} is empty, cut short or a pointer of Git LFS{again}"
-        )
+        raise ConfigError(f"{said}: {missing} in {files.folder} is empty, cut short or a pointer of Git LFS{again}")
     if need.folder:
-        raise ConfigError(f"{need.said}: that folder has no {missing}")
-    offline = f"; offline, {need.advice}" if need.advice else ""
-    if not _HUB_NAME.fullmatch(need.name):
-        raise ConfigError(f"{need.said}: neither a folder nor a Hub name like org/name{offline}")
-    at = f" at revision {need.revision}" if need.revision else ""
-    if constants.HF_HUB_OFFLINE:
-        there = f"the cache has no {missing} of it" if files.folder else f"not in the cache ({constants.HF_HUB_CACHE})"
-        raise ConfigError(f"{need.said}: {there}{at}, and HF_HUB_OFFLINE forbids to fetch it{offline}")
-    files = files._replace(whole=files.whole | (_listed(need) - files.broken))
-    if missing := lacks(files):
-        raise ConfigError(f"{need.said}: the Hub has no {missing} of it{at}")
-    return files
+        raise ConfigError(f"{said}: that folder has no {missing}")
+    if not need.on_hub:
+        raise ConfigError(f"{said}: neither a folder nor a Hub name like org/name{need.offline}")
+    if asked:
+        raise ConfigError(f"{said}: the Hub has no {missing} of it{need.at}")
+    there = f"the cache has no {missing} of it" if files.folder else f"not in the cache ({constants.HF_HUB_CACHE})"
+    raise ConfigError(f"{said}: {there}{need.at}, and HF_HUB_OFFLINE forbids to fetch it{need.offline}")
 
 
 def with_all_shards(names: Iterable[str], first: int) -> list[str]:

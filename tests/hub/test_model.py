@@ -100,6 +100,15 @@ def test_a_file_that_can_not_be_whole_is_named_with_its_folder(home, hub, file, 
     assert hub.asked == [], "the libraries would take the broken one all the same"
 
 
+def test_a_broken_file_is_not_mended_by_what_the_hub_lists(home, hub):
+    folder = snapshot(home, NAME, **WHOLE)
+    (folder / "tokenizer.json").write_bytes(b"")
+    (folder / "config.json").unlink()
+    hub.files = ["config.json", "model.safetensors", "tokenizer.json"]
+    assert f"tokenizer.json in {folder} is empty" in refused(wanted())
+    assert len(hub.asked) == 1
+
+
 def test_a_download_that_was_interrupted_is_no_file(home):
     folder = snapshot(home, NAME, **WHOLE)
     blob = (folder / "model.safetensors").resolve()
@@ -152,7 +161,7 @@ def test_a_file_that_the_hub_lacks_is_named(hub):
 
 def test_a_revision_that_the_hub_lacks_is_named(hub):
     hub.error = RevisionNotFoundError("404", response=SimpleNamespace(headers={}, request=None))
-    assert "the Hub has no revision abc of it" in refused(wanted(revision="abc"))
+    assert "the Hub has nothing at revision abc of it" in refused(wanted(revision="abc"))
 
 
 def test_a_hub_that_can_not_be_reached_is_one_line(hub):
