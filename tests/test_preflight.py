@@ -9,7 +9,7 @@ import pytest
 from repositories import COMMIT, DEBERTA, QWEN, ULTRAFEEDBACK, fill, of_the_study, safetensors, snapshot, use_cache
 from tiny import TINY
 
-from qwen_align import groups, preflight, run_folder
+from qwen_align import check, groups, preflight, run_folder
 from qwen_align.hub import files
 
 STUDY = ("method=rloo", "reward=deberta", "hardware=cpu")
@@ -142,22 +142,49 @@ def test_a_plan_alone_looks_for_nothing(tmp_path, monkeypatch, run_main):
     assert run_main(*STUDY, "plan=true")[0] == 0
 
 
-def test_a_data_class_says_what_a_view_reads(cache, stages_of, monkeypatch):
-    from qwen_align.data.instruct import Instruct
-    from qwen_align.hub.rows import Source
+@pytest.mark.parametrize(
+    ("data", "view", "read"),
+    [
+        ("instruct", "demonstrations", {"demonstrations_name": "train", "preferences_name": "test_prefs"}),
+        ("instruct", "prompts", {"preferences_name": "train_prefs test_prefs"}),
+        ("instruct", "evaluation", {"preferences_name": "test_prefs"}),
+        ("hh_rlhf", "preferences", {"dataset_name": "train test"}),
+        ("hh_rlhf", "evaluation", {"dataset_name": "test"}),
+        ("gsm8k", "prompts", {"dataset_name": "train"}),
+        ("countdown_hub", "demonstrations", {"demonstrations_name": "train"}),
+        ("countdown_hub", "evaluation", {"prompts_name": "train"}),
+    ],
+)
+def test_a_data_set_says_what_a_view_reads(data, view, read):
+    node = {key: value for key, value in groups.read("data", data).items() if key != "defaults"}
+    found = {
+        source.key.removeprefix("data."): " ".join(source.splits) for source in check.construct(node).sources(view)
+    }
+    assert found == read
 
-    (cache[1][ULTRAFEEDBACK] / "ultrafeedback_binarized-train_prefs.arrow").unlink()
 
-    def sources(self, view):
-        splits = ("test_prefs",) if view == "evaluation" else ("train_prefs", "test_prefs")
-        return [Source("data.preferences_name", self.preferences_name, splits=splits)]
-
-    monkeypatch.setattr(Instruct, "sources", sources, raising=False)
+def test_rows_that_no_view_of_the_plan_reads_may_be_missing(cache, stages_of):
+    for name, split in (
+        ("HuggingFaceTB/smoltalk", "smoltalk-train"),
+        (ULTRAFEEDBACK, "ultrafeedback_binarized-train_prefs"),
+    ):
+        (cache[1][name] / f"{split}.arrow").unlink()
     (rloo,) = stages_of("method=rloo", "init=base", "reward=length", "method.args.beta=0")
     with pytest.raises(ValueError, match=r"has no ultrafeedback_binarized-train_prefs\.arrow"):
         preflight.require([rloo])
     rloo.config["method"]["view"] = "evaluation"
     assert preflight.require([rloo]) is None
+
+
+def test_a_data_class_that_says_nothing_is_asked_for_by_its_names(cache, stages_of, monkeypatch):
+    monkeypatch.delattr("qwen_align.data.instruct.Instruct.sources")
+    (sft,) = stages_of("method=sft")
+    assert preflight.require([sft]) is None
+    (cache[1][ULTRAFEEDBACK] / "ultrafeedback_binarized-train_prefs.arrow").unlink()
+    with pytest.raises(
+        ValueError, match=r"data\.preferences_name=.* has no ultrafeedback_binarized-train_prefs\.arrow"
+    ):
+        preflight.require([sft])
 
 
 def test_a_pin_that_the_cache_has_stays(cache, stages_of, monkeypatch):

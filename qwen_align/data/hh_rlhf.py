@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_align.data.conversation import BadRow, Messages, mark, message_type, once, pair, usable
 from qwen_align.errors import ConfigError, nearest
+from qwen_align.hub.rows import Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,6 +77,11 @@ class HHRLHF:
             limit = getattr(self, key)
             if limit is not None and limit < 1:
                 raise ConfigError(f"data.{key}={limit}: expected a whole number from 1 on, or null for all")
+
+    def sources(self, view: str) -> list[Source]:
+        """The rows that a view reads; what is held out of all others is the test split."""
+        splits = ("test",) if view == "evaluation" else ("train", "test")
+        return [Source("data.dataset_name", self.dataset_name, splits=splits, data_dir=self.subset)]
 
     def _rows(self, split: str, limit: int | None, held_out: set[str], columns: tuple[str, ...]) -> "Dataset":
         """The pairs of a split whose prompts are not held out."""

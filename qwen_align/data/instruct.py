@@ -6,12 +6,14 @@ test split of the preferences; a training row that asks one of its prompts is le
 them are counted aloud. Nobody can say exactly whether an answer follows its prompt, so there is no `verify`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data.conversation import BadRow, Messages, mark, message_type, messages, once, pair, talk, usable
 from qwen_align.errors import ConfigError
+from qwen_align.hub.rows import Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -82,6 +84,15 @@ class Instruct:
             limit = getattr(self, key)
             if limit is not None and limit < 1:
                 raise ConfigError(f"data.{key}={limit}: expected a whole number from 1 on, or null for all")
+
+    def sources(self, view: str) -> Iterator[Source]:
+        """The rows that a view reads; what is held out of all others is the test split."""
+        if view == "demonstrations":
+            yield Source(
+                _DEMONSTRATIONS, self.demonstrations_name, splits=("train",), config=self.demonstrations_config
+            )
+        trained = ("train_prefs",) if view in ("preferences", "prompts") else ()
+        yield Source(_PREFERENCES, self.preferences_name, splits=(*trained, "test_prefs"))
 
     def _pairs(self, split: str, limit: int | None) -> "Dataset":
         from qwen_align.data import hub
