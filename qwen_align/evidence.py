@@ -20,6 +20,7 @@ GLOSSARY = {
     "pass@k": "the chance that at least one of k sampled completions is right, estimated without bias from all samples.",
     "best-of-N": "the share of problems where one of the first N samples is right, so that a verifier can pick it.",
     "wellformed, truncated": "the shares of samples that the verifier could read, and that were cut at the token limit.",
+    "mean characters": "the length of recorded samples, whose tokens nobody counted.",
     "interval": "[low, high]: drawn again from other problems of this kind, 95 % of such intervals hold the true value. "
     "Each stage was trained once, so what another training seed would change is not in it.",
     "paired": "both policies answered the same problems; the interval is that of their difference, problem by problem.",

@@ -71,7 +71,7 @@ def _list(entry: dict[str, Any], key: str, kinds: tuple[type, ...], what: str, l
         raise BadRow(f"{key} is no list of {what}, or an empty one")
     for position, value in enumerate(found, 1):
         if not isinstance(value, kinds) or (isinstance(value, int | float) and not -_LARGEST < value < _LARGEST):
-            raise BadRow(f"{key}: the {position}. is {json.dumps(value):.40}; expected a list of {what}")
+            raise BadRow(f"{key}: number {position} is {json.dumps(value):.40}; expected a list of {what}")
     if length is not None and len(found) != length:
         raise BadRow(f"has {length} responses, but {len(found)} {key}")
     return found
