@@ -113,6 +113,7 @@ class Hardware:
     launcher: str = "deepspeed"
     hostfile: str | None = None
     memory_gb: float | None = None
+    tflops: float | None = None
     per_device: dict[str, int] = field(default_factory=dict)
     activation_checkpointing: dict[str, bool] = field(default_factory=dict)
 
@@ -131,6 +132,8 @@ class Hardware:
                 raise ConfigError(f"hardware.per_device.{method}={rows}: expected a whole number from 1 on")
         if self.memory_gb is not None and self.memory_gb <= 0:
             raise ConfigError(f"hardware.memory_gb={self.memory_gb}: expected a number above 0, or null")
+        if self.tflops is not None and self.tflops <= 0:
+            raise ConfigError(f"hardware.tflops={self.tflops}: expected a number above 0, or null")
         self._check_devices()
         self._check_launcher()
         if self.deepspeed is not None:

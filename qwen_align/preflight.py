@@ -35,7 +35,7 @@ def require(stages: Sequence[Stage]) -> None:
     for wanted in dict.fromkeys(found for stage in stages for found in _models(stage)):
         if pickle := model.require(wanted):
             _say(model.pickle_notice(wanted, pickle))
-    for source in dict.fromkeys(found for stage in stages for found in _sources(stage)):
+    for source in dict.fromkeys(found for stage in stages for found in sources(stage)):
         rows.require(source)
 
 
@@ -88,7 +88,7 @@ def _loads_a_policy(config: dict[str, Any]) -> bool:
     return bool(check.construct(config["generator"]).needs_policy)
 
 
-def _sources(stage: Stage) -> Iterator[Source]:
+def sources(stage: Stage) -> Iterator[Source]:
     """The rows of a stage's views: as its data class says in `sources(view)`, else whatever a key like data.X_name names."""
     data, method = stage.config["data"], stage.config["method"]
     if brings_problems(stage.config["generator"]):

@@ -1,13 +1,14 @@
 """The stages of a plan, one after the other: reuse what is finished, launch the rest, end with a table and a report."""
 
 import shlex
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from qwen_align import check, launch, preflight, report, run_folder
+from qwen_align import check, forecast, launch, preflight, report, run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.plan import Stage
 
@@ -44,6 +45,33 @@ def print_plan(stages: list[Stage]) -> None:
         start = parent.method if parent else f"{compared} policies" if compared else stage.config["init"]
         rows.append((stage.label, done, start, shown(stage.folder)))
     print(table(rows))
+    if lines := _forecast([stage for stage in stages if stage.state != "finished"]):
+        print("\n" + "\n".join(lines))
+
+
+def _forecast(stages: list[Stage]) -> list[str]:
+    """What stages will take, and whether it is there."""
+    notes: list[str] = []
+    rows = [("stage", "updates", "epochs", "an update", "tokens", "memory", "disk", "time")]
+    rates: dict[str, list[str]] = {}
+    for stage in stages:
+        found = forecast.of(stage)
+        if found is None:
+            continue
+        known = lambda value, form: "" if value is None else format(value, form)  # noqa: E731
+        size = "" if found.tokens is None else f"{found.tokens / 1e6:,.1f} M"
+        hours = (found.seconds or 0.0) / 3600
+        spent = f"{hours / 24:,.0f} days" if hours > 48 else report.duration(3600 * hours) if hours else ""
+        rows.append((
+            stage.label, known(found.updates, ",d"), known(found.epochs, ".2g"), found.update, size,
+            f"{found.memory / forecast.GB:.1f} GB", f"{found.disk / forecast.GB:.1f} GB" if found.disk else "", spent,
+        ))  # fmt: skip
+        rates.setdefault(found.rate, []).append(stage.label)
+        notes += forecast.shortage(stage, found)
+    notes = [
+        f"time {rate}{': ' + ', '.join(labels) if len(rates) > 1 else ''}" for rate, labels in rates.items() if rate
+    ] + notes
+    return [table(rows), *notes] if len(rows) > 1 else []
 
 
 def headline(folder: Path) -> str:
@@ -63,7 +91,7 @@ def prepare(stage: Stage, afresh: bool, command: str = "") -> None:
     run_folder.write_text(stage.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(stage.config)))
     run_folder.update(
         stage.folder, state="planned", method=stage.method, choices=stage.choices, fingerprint=stage.fingerprint,
-        command=command,
+        command=command, operations=expected.operations if (expected := forecast.of(stage)) else None,
         parents={key: str(parent.folder) for key, parent in stage.parents.items()}, **run_folder.provenance(),
     )  # fmt: skip
 
@@ -74,8 +102,8 @@ def _failure(stage: Stage, code: int) -> StageFailed:
     if code == launch.USER_ERROR:
         return StageFailed(manifest.get("error") or f"{stage.method} stopped, see {log}", code)
     saved = run_folder.checkpoints(stage.folder)
-    drawn = any((stage.folder / name).is_file() for name in ("completions.jsonl", "answers.jsonl"))
-    again = "goes on with what is drawn" if drawn else "begins this stage again"
+    drawn = any((stage.folder / name).is_file() for name in ("completions.jsonl", "answers.jsonl", "reference.jsonl"))
+    again = "goes on with what is there" if drawn else "begins this stage again"
     again = f"goes on from step {saved[-1].name.rpartition('-')[2]}" if saved else again
     if code == launch.INTERRUPTED:
         return StageFailed(f"{stage.method} was interrupted; the same command {again}", code)
@@ -110,6 +138,8 @@ def _run_locked(stage: Stage, afresh: bool, command: str) -> str:
         run_folder.update(stage.folder, seconds=round((0.0 if afresh else before) + time.time() - began, 1))
         if code:
             raise _failure(stage, code)
+        if stage.state == "finished" and not stage.config["checkpoints"]["after"]:
+            shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
         if stage.state != "finished":
             raise ConfigError(f"{stage.method} ended without a result; see {shown(stage.folder / 'log.txt')}")
         return "finished"
@@ -152,6 +182,9 @@ def execute(stages: list[Stage], name: str | None, force: bool, words: list[str]
     done: dict[str, str] = {}
     command = shlex.join(["python", "-m", "qwen_align", *words])
     preflight.require([s for s in stages if s.state != "finished" or (force and s is stages[-1])])
+    forecast.check_disk(stages, stages[-1].folder.parent)
+    for line in _forecast([stage for stage in stages if stage.state != "finished"]):
+        print(line, flush=True)
     try:
         for stage in stages:
             done[stage.fingerprint] = run_stage(stage, force and stage is stages[-1], command)

@@ -1,16 +1,14 @@
 """What all tests share: an environment without a network, and the program called in-process."""
 
-import atexit
 import os
-import shutil
 import tempfile
 
-CACHE = tempfile.mkdtemp(prefix="qwen_align-tests-")  # of tokenised rows
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-os.environ |= {"HF_DATASETS_CACHE": CACHE}
+os.environ |= {"HF_DATASETS_CACHE": tempfile.mkdtemp(prefix="qwen_align-tests-")}
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 os.environ.pop("WANDB_MODE", None)
 
+import atexit
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,8 @@ from hydra.core.global_hydra import GlobalHydra
 from qwen_align import __main__ as program
 from qwen_align import groups
 from qwen_align.plan import Stage
+
+atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

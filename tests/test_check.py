@@ -156,12 +156,38 @@ def test_a_value_out_of_range_is_refused(stages_of, word):
         "evaluation.samples=0",
         "generator.batch_size=0",
         "evaluation.temperature=0",
+        "evaluation.top_p=0",
+        "evaluation.top_p=1.1",
+        "evaluation.top_k=-1",
         "max_completion_length=0",
         "seed=-1",
     ],
 )
 def test_a_value_that_would_only_fail_after_training_is_refused(stages_of, word):
     assert refused(stages_of, word).startswith(word.partition("=")[0])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "method.args.top_p=0.95",
+        "method.args.top_k=20",
+        "method.args.min_p=0.1",
+        "method.args.generation_kwargs={top_k: 20}",
+    ],
+)
+def test_training_on_truncated_samples_is_refused(stages_of, word):
+    message = refused(stages_of, "method=rloo", "data=countdown", word)
+    assert message.startswith(word.partition("=")[0])
+    assert "biases the gradient" in message
+
+
+@pytest.mark.parametrize("method", ["evaluate", "best_of_n"])
+def test_a_measurement_may_draw_from_a_part_of_the_tokens(stages_of, method):
+    stages = stages_of(f"method={method}", "data=countdown", "evaluation.top_p=0.95", "evaluation.top_k=20")
+    found = stages[-1].config
+    assert (found["method"]["top_p"], found["method"]["top_k"]) == (0.95, 20)
+    assert (found["evaluation"]["top_p"], found["evaluation"]["top_k"]) == (0.95, 20)
 
 
 @pytest.mark.parametrize("key", ["problems", "samples"])
@@ -216,9 +242,14 @@ def test_a_device_holds_no_more_than_its_share_of_the_batch():
 
 def test_a_batch_that_does_not_come_out_even_shows_the_equation():
     with pytest.raises(ConfigError) as caught:
-        check.batch({"batch_size": 60, "args": {"per_device_train_batch_size": 8}}, processes=1)
-    assert "method.batch_size = 60" in str(caught.value)
-    assert "8 x 1 x 7 = 56" in str(caught.value)
+        check.batch({"batch_size": 61, "args": {"per_device_train_batch_size": 8}}, processes=2)
+    assert "method.batch_size = 61" in str(caught.value)
+    assert "6 x 2 x 5 = 60" in str(caught.value)
+
+
+def test_what_a_device_holds_at_once_is_a_ceiling():
+    assert check.batch({"batch_size": 60, "args": {"per_device_train_batch_size": 8}}, processes=1) == (6, 10)
+    assert check.batch(rloo(10, 7, per_device_train_batch_size=16), processes=1) == (14, 5)
 
 
 def test_an_accumulation_that_contradicts_the_batch_shows_the_equation():
@@ -234,9 +265,9 @@ def test_an_empty_batch_is_refused(stages_of):
 
 
 def test_a_plan_is_checked_for_the_batch_of_every_stage(stages_of):
-    message = refused(stages_of, "method=rloo", "stages.sft.batch_size=57")
+    message = refused(stages_of, "method=rloo", "stages.sft.batch_size=57", "hardware=cpu_ddp")
     assert "batch_size = 57" in message
-    assert "8 x 1 x 7 = 56" in message
+    assert "2 x 2 x 14 = 56" in message
 
 
 def test_a_save_between_generations_is_refused(stages_of):

@@ -76,6 +76,16 @@ def _prepared_lacks(source: Source, folder: Path) -> str | None:
     return None
 
 
+def counted(source: Source) -> tuple[int, float] | None:
+    """(rows of the first split, bytes of one) as `datasets` wrote them down when it prepared them; None where it has not."""
+    folder = prepared(source)
+    if folder is None or not (folder / "dataset_info.json").is_file():
+        return None
+    splits = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))["splits"]
+    found = splits.get(next(iter(source.splits or splits), ""), {})
+    return (found["num_examples"], found["num_bytes"] / found["num_examples"]) if found.get("num_examples") else None
+
+
 def _lacks(source: Source, files: Files) -> str | None:
     below = f"{source.data_dir}/" if source.data_dir else ""
     names = [n for n in files.names if n.startswith(below) and _ROWS.search(n) and not _NO_ROWS.search(n)]

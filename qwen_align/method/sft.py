@@ -17,7 +17,7 @@ from qwen_align import chat, run_folder
 from qwen_align.data import cached
 from qwen_align.data.conversation import answered, asked
 from qwen_align.errors import ConfigError
-from qwen_align.method import evaluate, policy
+from qwen_align.method import audit, evaluate, policy
 from qwen_align.method.fit import arguments, fit
 
 _IGNORED = -100  # the label of a token that is not trained
@@ -97,4 +97,5 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
         processing_class=tokenizer,
         peft_config=instantiate(config["adapter"], _convert_="object"),
     )
-    return fit(trainer, folder, [asked(row) + answered(row) for row in rows.select(range(min(32, len(rows))))])
+    told = audit.of_demonstrations(trainer.train_dataset, tokenizer.eos_token_id)
+    return told | fit(trainer, folder, [asked(row) + answered(row) for row in rows.select(range(min(32, len(rows))))])

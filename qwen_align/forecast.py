@@ -1,0 +1,274 @@
+"""What a stage will take, before anything is loaded: updates, tokens, memory, disk and time.
+
+Memory is reckoned from the config: weights, gradients and AdamW's two means, a reference, reward models, what autograd keeps of
+one micro-batch, a tile of logits, keys and values of a rollout, and what a process with TRL in it takes by itself. Time is
+arithmetic over a rate: that of the newest finished run of this method on this device, else one that is assumed and said. Rows
+are counted where their files say how many there are; otherwise nothing is claimed. Left out: what a reward function takes, and
+evaluation by vLLM.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from qwen_align import check, memory, preflight, run_folder
+from qwen_align.errors import ConfigError
+from qwen_align.hardware import Hardware
+from qwen_align.hub import model, rows
+from qwen_align.memory import Architecture, Training
+from qwen_align.plan import Stage, reward_nodes
+
+GB = 1e9
+_PROCESS = 0.70 * GB  # Python with torch and TRL, on a CPU
+_CUDA = 0.60 * GB
+_PER_CORE = 25e9  # operations a second: assumed of a CPU core in fp32
+_UNKNOWN_PROMPT = 256  # tokens
+_SHARE = 0.9  # of the memory that is there: what may be asked for
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one stage takes; None: not known. Memory and disk in bytes, time in seconds."""
+
+    updates: int | None
+    epochs: float | None
+    update: str
+    tokens: int | None
+    memory: float
+    disk: float
+    left: float
+    operations: float | None
+    seconds: float | None
+    rate: str
+
+
+def _architecture(stage: Stage) -> Architecture | None:
+    """That of what a stage trains or samples."""
+    config = stage.config
+    if stage.method == "reward":
+        return next(iter(_encoders(config["reward"])), None)
+    node, start = config["model"], config["init"]
+    if "name" in node:
+        own = start != "base" and "ancestors" not in config
+        return memory.named(start if own else node["name"], None if own else node.get("revision"))
+    words = len(node["words"].split()) + int(node["numbers"]) + 8
+    return memory.of({"model_type": "qwen2", "vocab_size": words, "tie_word_embeddings": True} | node)
+
+
+def _encoders(node: dict[str, Any] | None) -> Iterator[Architecture]:
+    """Those of the reward models of a setting that are known."""
+    for reward in reward_nodes(node).values():
+        base = reward.get("base") or reward.get("folder")
+        if isinstance(base, dict):
+            yield memory.of({"vocab_size": 2000} | base)
+        elif isinstance(base, str) and (found := memory.named(model.packaged(base), reward.get("revision"))):
+            yield found
+
+
+def _rows(stage: Stage) -> tuple[int | None, float | None]:
+    """(rows of a training view, bytes of one), each where the files say it."""
+    data, view = stage.config["data"], stage.config["method"]["view"]
+    limit = data.get("pairs" if view == "preferences" and "pairs" in data else "problems")
+    path = data.get(f"{view}_path")
+    if path and path.endswith(".jsonl") and Path(path).expanduser().is_file():
+        with Path(path).expanduser().open("rb") as file:
+            return sum(1 for line in file if line.strip()), None
+    wanted = {f"data.{view}_name", "data.dataset_name"}
+    sources = list(preflight.sources(stage))
+    known = next((rows.counted(s) for s in sources if s.key in wanted), None) or (None, None)
+    if known[0] is not None:
+        return round(min(known[0], limit or known[0]) * (1 - (data.get("held_out") or 0))), known[1]
+    return (limit if not sources else None), None
+
+
+def _prompt(data: dict[str, Any]) -> int:
+    """Tokens of a prompt, by the text that asks where there is one."""
+    text = data.get("prompt")
+    return len(text) // 4 + 16 if isinstance(text, str) else _UNKNOWN_PROMPT
+
+
+def _training(stage: Stage, policy: Architecture, hardware: Hardware) -> Training:
+    config, settings = stage.config, stage.config["method"]
+    args, adapter = settings["args"], config["adapter"]
+    per_device, _ = check.batch(settings, hardware.processes)
+    rolls = "num_generations" in args
+    trained = policy.parameters
+    if "r" in adapter:  # each matrix gets two thin ones; its sides add up to some 8 hidden sizes a layer and kind
+        inner, hidden = policy.inner, policy.hidden
+        trained = policy.layers * int(adapter["r"]) * (8 * hidden + (3 if policy.decoder else 2) * (hidden + inner))
+    tokens = args.get("max_length") or config["reward"].get("max_length") or 1024
+    prompt = min(settings.get("max_prompt_tokens") or _UNKNOWN_PROMPT, _prompt(config["data"]))
+    total = settings["prompts_per_step"] * args["num_generations"] if rolls else 0
+    fixed = config["model"].get("max_position_embeddings") or 10**9
+    return Training(
+        policy=policy, method=stage.method, rows=per_device,
+        tokens=min(prompt + args["max_completion_length"] if rolls else tokens, fixed),
+        checkpointing=bool(args.get("activation_checkpointing", args.get("gradient_checkpointing", True))),
+        trained=trained, reference=bool(rolls and args.get("beta") and trained == policy.parameters),
+        rewards=tuple(_encoders(settings.get("reward"))) if rolls else (),
+        rollout=total // hardware.processes, half=hardware.on_gpu and hardware.precision != "fp32",
+        process=_CUDA if hardware.on_gpu else _PROCESS, processes=hardware.processes, zero=hardware.zero_stage or 0,
+    )  # fmt: skip
+
+
+def _sampling(stage: Stage, policy: Architecture, hardware: Hardware) -> tuple[float, float]:
+    """(memory, operations) of a stage that samples, or of the measurement that training ends with."""
+    config = stage.config
+    settings = config["method"] if "args" not in config["method"] else config["evaluation"]
+    longest, drawn = config["max_completion_length"], settings["problems"] * (settings["samples"] + 1)
+    source = config["generator"]
+    crowd = min(source.get("batch_size") or 256, settings["problems"] * settings["samples"])
+    prompt = _prompt(config["data"])
+    held = min(crowd * (prompt + longest), source.get("batch_tokens") or 10**9)
+    policies = max(len(settings.get("policies") or {}), 1)
+    needed = 4 * policy.parameters + held * policy.cached(4) + crowd * 3 * 4 * policy.vocabulary
+    needed += sum(4 * reward.parameters for reward in _encoders(settings.get("reward")))
+    process = _CUDA if hardware.on_gpu else _PROCESS
+    return process + needed, 2.0 * policy.parameters * drawn * (longest + prompt) * policies
+
+
+def _updates(stage: Stage) -> tuple[int | None, float | None, float | None]:
+    """(updates, epochs, bytes of a row)."""
+    settings = stage.config["method"]
+    args, (count, size) = settings["args"], _rows(stage)
+    if count is not None and stage.method == "reward":
+        held = settings["held_out"]
+        count = round(count - (held * count if held < 1 else held))
+    batch = settings.get("prompts_per_step") or settings["batch_size"]
+    steps = args.get("max_steps", -1)
+    if steps is not None and steps > 0:
+        return steps, (steps * batch / count if count else None), size
+    epochs = args.get("num_train_epochs", 3.0)
+    return (ceil(ceil(count / batch) * epochs) if count else None), epochs, size
+
+
+def of(stage: Stage) -> Forecast | None:
+    """The forecast of a stage; None where the size of its policy is not known."""
+    policy = _architecture(stage)
+    if policy is None:
+        return None
+    hardware = check.construct(stage.config["hardware"])
+    settings = stage.config["method"]
+    if "args" not in settings:
+        needed, spent = _sampling(stage, policy, hardware)
+        return Forecast(None, None, "", None, needed, 0.0, 0.0, spent, *_time(stage, hardware, spent))
+    plan, (updates, epochs, size) = _training(stage, policy, hardware), _updates(stage)
+    batch = settings.get("prompts_per_step", 0) * settings["args"].get("num_generations", 1) or settings["batch_size"]
+    what = {"rloo": "completions", "sft": "demonstrations"}.get(stage.method, "pairs")
+    texts = batch * (2 if stage.method in ("dpo", "reward") else 1)
+    length = min(plan.tokens, size / 4) if size and stage.method == "sft" else plan.tokens
+    tokens = round(updates * texts * length) if updates is not None else None
+    passes = (
+        6 + 2 * plan.checkpointing + (4 * (stage.method == "rloo") + 2 * plan.reference) + 2 * (stage.method == "dpo")
+    )
+    operations = None if tokens is None else tokens * (
+        passes * policy.parameters + sum(2 * reward.parameters for reward in plan.rewards)
+    )  # fmt: skip
+    needed = plan.memory
+    if stage.method != "reward" and operations is not None:
+        sampling, more = _sampling(stage, policy, hardware)
+        needed, operations = max(needed, sampling), operations + more
+    left = 4.0 * policy.parameters + (4.0 * plan.trained if plan.trained < policy.parameters else 0)
+    point = 12.0 * plan.trained  # weights and optimizer
+    kept = stage.config["checkpoints"]["keep"] + 1  # the new one is whole before the old one goes
+    saves = 1 if updates is None else updates // int(settings["args"]["save_steps"] or 1)
+    disk = left + point * min(kept, max(saves, 1))
+    return Forecast(
+        updates,
+        epochs,
+        f"{batch:,} {what}",
+        tokens,
+        needed,
+        disk,
+        left,
+        operations,
+        *_time(stage, hardware, operations),
+    )
+
+
+def _time(stage: Stage, hardware: Hardware, operations: float | None) -> tuple[float | None, str]:
+    """(seconds, where the rate comes from)."""
+    if operations is None:
+        return None, ""
+    if measured := _measured_rate(stage, hardware):
+        return operations / measured, f"at {measured / 1e9:,.0f} GFLOP/s, measured by an earlier run"
+    if hardware.tflops:
+        rate = hardware.tflops * 1e12 * hardware.processes
+        return operations / rate, f"at {hardware.tflops:g} TFLOP/s a GPU, assumed"
+    if hardware.on_gpu:
+        return None, "hardware.tflops says no rate"
+    cores = (hardware.threads or len(os.sched_getaffinity(0))) * (hardware.processes if hardware.threads else 1)
+    return operations / (_PER_CORE * cores), f"at {_PER_CORE / 1e9:.0f} GFLOP/s a core, assumed"
+
+
+def _measured_rate(stage: Stage, hardware: Hardware) -> float | None:
+    """Operations a second of the newest finished run of this method and model on this kind of device."""
+    found: list[tuple[float, float]] = []
+    for path in stage.folder.parent.glob(f"{stage.method}-*/run.json"):
+        run = run_folder.read_json(path)
+        alike = run.get("choices", {}).get("model") == stage.choices["model"]
+        known = alike and run.get("state") == "finished" and run.get("operations") and run.get("seconds")
+        if known and (run.get("device") == "cpu") != hardware.on_gpu and run.get("world_size") == hardware.processes:
+            found.append((run.get("finished", 0.0), run["operations"] / run["seconds"]))
+    return max(found)[1] if found else None
+
+
+def available(hardware: Hardware) -> float | None:
+    """Bytes of memory that a stage may take: the GPU's, as far as the config says, else what this machine has free."""
+    if hardware.on_gpu:
+        return None if hardware.memory_gb is None else hardware.memory_gb * GB
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines() if Path("/proc/meminfo").is_file() else []
+    return next((int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def smaller(stage: Stage, room: float) -> str | None:
+    """The first change that makes a training stage fit, as words of the command line; None: none of those tried does."""
+    policy, settings = _architecture(stage), stage.config["method"]
+    if policy is None or "args" not in settings:
+        return None
+    plan = _training(stage, policy, check.construct(stage.config["hardware"]))
+    where = f"stages.{stage.method}.args"
+    halves = [plan.rows // 2**i for i in range(1, 8) if plan.rows // 2**i]
+    tries = [(f"{where}.activation_checkpointing=true", replace(plan, checkpointing=True))]
+    tries += [(f"{where}.per_device_train_batch_size={n}", replace(plan, rows=n)) for n in halves]
+    tries += [(f"{words} {tries[0][0]}", replace(plan, rows=p.rows, checkpointing=True)) for words, p in tries[1:]]
+    thin = replace(plan, trained=policy.parameters // 50, reference=False)
+    tries.append(("adapter=lora", thin))
+    tries.append((f"adapter=lora {where}.per_device_train_batch_size=1", replace(thin, rows=1, checkpointing=True)))
+    return next((words for words, tried in tries if tried.memory <= room), None)
+
+
+def shortage(stage: Stage, found: Forecast) -> list[str]:
+    """What is to be said where a stage needs more memory than there is."""
+    room = available(check.construct(stage.config["hardware"]))
+    if room is None or found.memory <= _SHARE * room:
+        return []
+    help_ = smaller(stage, _SHARE * room)
+    cure = f"this would fit: {help_}" if help_ else "a smaller model or another machine would"
+    return [
+        f"memory: {stage.label} needs about {found.memory / GB:.1f} GB of the {room / GB:.1f} GB that are there; {cure}"
+    ]
+
+
+def check_disk(stages: list[Stage], folder: Path) -> float:
+    """The bytes that these stages write and keep, at their most.
+
+    Raises:
+        ConfigError: there is less free.
+    """
+    most = left = 0.0
+    for found in (of(stage) for stage in stages if stage.state != "finished"):
+        if found:
+            most, left = max(most, left + found.disk), left + found.left
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    if most > free:
+        raise ConfigError(
+            f"runs_dir={folder}: {free / GB:.1f} GB are free there, and checkpoints and models will take {most / GB:.1f} GB; "
+            "expected another folder, or checkpoints.keep=1, or a larger save_steps"
+        )
+    return most

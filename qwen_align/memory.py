@@ -1,0 +1,145 @@
+"""How large a network is, from its config alone: parameters, what autograd keeps of a token, keys and values.
+
+Decoders of Qwen's and Llama's kind, and encoders of BERT's. What autograd keeps was counted on real layers (a test counts
+again): of a decoder's layer 40 bytes for each hidden unit, 16 for each inner one and 4 for each token of the row in fp32, and
+34, 8 and 2 under bf16 autocast; of DeBERTa's layer, whose attention looks at pairs of tokens three times, 172 bytes for each
+hidden unit at 512 tokens; of other encoders' 64. Left out: experts, convolutions, decoders that are not gated.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen_align.hub import files
+
+_DECODERS = frozenset("qwen2 qwen3 llama mistral gemma gemma2 gemma3_text smollm3 phi3 olmo2 granite".split())
+_NAMES = {  # ours -> what configs call it
+    "hidden": ("hidden_size", "dim", "n_embd"), "layers": ("num_hidden_layers", "n_layers", "n_layer"),
+    "inner": ("intermediate_size", "hidden_dim"), "heads": ("num_attention_heads", "n_heads", "n_head"),
+    "vocabulary": ("vocab_size",),
+}  # fmt: skip
+_TILE = 4096 * 32768  # logits that TRL's loss holds at once, at most
+_BERT = {
+    "hidden": 768,
+    "layers": 12,
+    "inner": 3072,
+    "heads": 12,
+    "vocabulary": 30522,
+}  # what a config that is silent means
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes of a network."""
+
+    kind: str
+    hidden: int
+    layers: int
+    inner: int
+    heads: int
+    vocabulary: int
+    key_value_heads: int
+    tied: bool
+
+    @property
+    def decoder(self) -> bool:
+        return self.kind in _DECODERS
+
+    @property
+    def matrices(self) -> int:
+        """Parameters of the layers' matrices."""
+        attention = 2 * self.hidden**2 + 2 * self.hidden * self.hidden * self.key_value_heads // self.heads
+        return self.layers * (attention + (3 if self.decoder else 2) * self.hidden * self.inner)
+
+    @property
+    def embeddings(self) -> int:
+        return self.vocabulary * self.hidden * (1 if self.tied or not self.decoder else 2)
+
+    @property
+    def parameters(self) -> int:
+        """All of them, but for biases and norms: a thousandth."""
+        return self.matrices + self.embeddings
+
+    def kept(self, tokens: int, half: bool, checkpointing: bool) -> int:
+        """Bytes that a forward pass keeps for the backward one, of one row of so many tokens."""
+        if self.decoder:
+            unit, inner, pair = (34, 8, 2) if half else (40, 16, 4)
+            layer = tokens * (unit * self.hidden + inner * self.inner + pair * tokens)
+        elif self.kind == "deberta-v2":
+            layer = tokens * 172 * self.hidden
+        else:
+            layer = tokens * (64 * self.hidden + 4 * tokens)
+        if checkpointing:  # the inputs of all layers, and one layer that is computed again
+            return self.layers * tokens * 4 * self.hidden + layer
+        return self.layers * layer
+
+    def cached(self, width: int) -> int:
+        """Bytes of a token's keys and values, `width` bytes each number."""
+        return 2 * self.layers * self.key_value_heads * self.hidden // self.heads * width
+
+
+def of(config: dict[str, Any]) -> Architecture:
+    """The sizes that a model's config names."""
+    silent = config.get("model_type") in ("bert", "distilbert")
+    sizes = {
+        ours: next((int(config[name]) for name in names if name in config), _BERT[ours] if silent else 0)
+        for ours, names in _NAMES.items()
+    }
+    if config.get("model_type") == "distilbert" and "n_layers" not in config:
+        sizes["layers"] = 6
+    if not all(sizes.values()):
+        raise ValueError(f"a config of {config.get('model_type')} without {[k for k, v in sizes.items() if not v]}")
+    shared = {"key_value_heads": int(config.get("num_key_value_heads") or sizes["heads"])}
+    tied = bool(config.get("tie_word_embeddings", config.get("model_type") == "gemma"))
+    return Architecture(kind=str(config.get("model_type", "")), tied=tied, **sizes, **shared)
+
+
+def named(name: str, revision: str | None = None) -> Architecture | None:
+    """That of a folder or of a model in the Hub's cache; None where its config is not at hand or of another kind."""
+    own = Path(name).expanduser()
+    folder = own if own.is_dir() else files.snapshot(name, "model", revision)
+    path = folder / "config.json" if folder else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        return of(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training stage's memory follows from."""
+
+    policy: Architecture
+    method: str
+    rows: int  # of a micro-batch
+    tokens: int  # of the longest row
+    checkpointing: bool
+    trained: int  # parameters
+    reference: bool
+    rewards: tuple[Architecture, ...]
+    rollout: int  # completions that are drawn at once
+    half: bool
+    process: float
+    processes: int
+    zero: int
+
+    @property
+    def memory(self) -> float:
+        size, split = self.policy.parameters, self.processes
+        weights = 4 * size / (split if self.zero >= 3 else 1)
+        gradients = 4 * self.trained / (split if self.zero >= 2 else 1)
+        means = 8 * self.trained / (split if self.zero >= 1 else 1)
+        beside = 4 * size * self.reference + sum(4 * reward.parameters for reward in self.rewards)
+        copies = 2 * self.policy.matrices if self.half else 0
+        largest = 4 * self.policy.vocabulary * self.policy.hidden
+        whole = self.trained == size
+        texts = self.rows * (2 if self.method in ("dpo", "reward") else 1)
+        tile = 8 * min(_TILE, texts * self.tokens * self.policy.vocabulary) if self.policy.decoder else 0
+        kept = texts * self.policy.kept(self.tokens, self.half, self.checkpointing)
+        # The vocabulary is the largest tensor: its gradient comes in two parts, and AdamW makes two of its size.
+        step = gradients + max(kept + tile + largest * whole, 2 * largest * whole)
+        drawing = self.rollout * (self.tokens * self.policy.cached(4) + 3 * 4 * self.policy.vocabulary)
+        return self.process + weights + means + beside + copies + max(step, drawing)
