@@ -5,8 +5,10 @@ generation batch, a loss that is no number); each is an error here. Several proc
 saved: rank 0 goes on alone.
 """
 
+import ctypes
 import gc
 import json
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -76,10 +78,15 @@ def precision(hardware: dict[str, Any]) -> dict[str, bool]:
 
 
 def free_memory() -> None:
-    """Give back what nothing refers to any more: trainer, callbacks and optimizer refer to each other in circles."""
+    """Give back what nothing refers to any more: trainer, callbacks and optimizer refer to each other in circles.
+
+    Both allocators keep freed memory for this process, and a generator may be another: vLLM's engine is.
+    """
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc's
+        libc.malloc_trim(0)
 
 
 def arguments(config: dict[str, Any], folder: Path, **derived: Any) -> Any:
@@ -177,7 +184,10 @@ def _part(trainer: Trainer) -> None:
 
     trainer.accelerator.wait_for_everyone()
     unset_hf_deepspeed_config()
-    torch.distributed.destroy_process_group()
+    if hasattr(trainer, "stop_engine"):
+        trainer.stop_engine()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     ranks.leave()
 
 
