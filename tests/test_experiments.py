@@ -80,6 +80,7 @@ def test_the_course_prefers_with_ipo(plans):
     given = ("loss_type", "learning_rate", "num_train_epochs", "warmup_steps", "max_length")
     assert [args[key] for key in given] == [["ipo"], 5e-6, 1, 0.05, 512 + 1024]
     assert plans["cs224r"]["dpo"].config["data"]["preferences_name"] == "asingh15/countdown_tasks_3to4-dpo"
+    assert 1 / (2 * args["beta"]) * 300 == pytest.approx(5), "nats a pair of 300 tokens; TRL's ipo averages over them"
 
 
 def test_the_study_prefers_with_dpo(plans):
