@@ -136,7 +136,7 @@ def test_vllm_mode_is_one_of_two_words():
 
 def test_methods_of_a_data_class_are_its_views():
     found = schema.methods_of("qwen_align.data.countdown.Countdown")
-    assert found == {"demonstrations", "prompts", "evaluation", "verify", "answer"}
+    assert found == {"demonstrations", "prompts", "evaluation", "verify", "answer", "answers"}
 
 
 def test_methods_of_include_inherited_ones(tmp_path, monkeypatch):

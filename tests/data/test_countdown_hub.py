@@ -171,7 +171,9 @@ def test_verify_judges_a_row(hub):
 
 # What follows is shaped like the course's sets: ready-made prompts in ChatML, pairs, and a split to measure on.
 SYSTEM = "You are a helpful assistant."
-QUESTION = "A talk.\nUser: Using the numbers [{nums}], create an equation that equals {target}. Show {{it}}.\nAssistant:"
+QUESTION = (
+    "A talk.\nUser: Using the numbers [{nums}], create an equation that equals {target}. Show {{it}}.\nAssistant:"
+)
 
 
 def listed(nums: list[int]) -> str:
