@@ -79,7 +79,8 @@ def _rows(stage: Stage) -> tuple[int | None, float | None]:
             return sum(1 for line in file if line.strip()), None
     wanted = {f"data.{view}_name", "data.dataset_name"}
     sources = list(preflight.sources(stage))
-    known = next((rows.counted(s) for s in sources if s.key in wanted), None) or (None, None)
+    source = next((source for source in sources if source.key in wanted), next(iter(sources), None))
+    known = (rows.counted(source) if source else None) or (None, None)
     if known[0] is not None:
         return round(min(known[0], limit or known[0]) * (1 - (data.get("held_out") or 0))), known[1]
     return (limit if not sources else None), None

@@ -41,12 +41,20 @@ class GSM8K:
         evaluation_problems: at most so many in the evaluation view; null: all.
         calculator: keep the <<a+b=c>> notes in demonstrations.
         prompt: text with {question}.
+        dataset_revision: a commit of the Hub's; null: the newest.
     """
 
     def __init__(
-        self, dataset_name: str, problems: int | None, evaluation_problems: int | None, calculator: bool, prompt: str
+        self,
+        dataset_name: str,
+        problems: int | None,
+        evaluation_problems: int | None,
+        calculator: bool,
+        prompt: str,
+        dataset_revision: str | None = None,
     ) -> None:
         self.dataset_name, self.calculator, self.prompt = dataset_name, calculator, prompt
+        self.revision = dataset_revision
         self.limits = {"train": problems, "test": evaluation_problems}
         for key, limit in (("problems", problems), ("evaluation_problems", evaluation_problems)):
             if limit is not None and limit < 1:
@@ -61,14 +69,14 @@ class GSM8K:
     def sources(self, view: str) -> list[Source]:
         """The rows that a view reads."""
         splits = ("test",) if view == "evaluation" else ("train",)
-        return [Source(_KEY, self.dataset_name, splits=splits, config="main")]
+        return [Source(_KEY, self.dataset_name, self.revision, splits=splits, config="main")]
 
     def _rows(self, split: str) -> list[dict[str, Any]]:
         """prompt, answer (the final one) and the solution; a row whose solution ends without #### N is an error."""
         from qwen_align.data import hub
 
         folder = Path(self.dataset_name).expanduser().is_dir()
-        variant = {} if folder else {"config": "main"}
+        variant = {} if folder else {"config": "main", "revision": self.revision}
         rows = hub.load(_KEY, self.dataset_name, split, ("question", "answer"), **variant)
         limit = self.limits[split]
         found = []

@@ -62,12 +62,18 @@ class HHRLHF:
         subset: one of its folders; null: all of them, or a folder without such.
         problems: at most so many records in each training view; null: all.
         evaluation_problems: likewise in the evaluation view.
+        dataset_revision: a commit of the Hub's; null: the newest.
     """
 
     def __init__(
-        self, dataset_name: str, subset: str | None, problems: int | None, evaluation_problems: int | None
+        self,
+        dataset_name: str,
+        subset: str | None,
+        problems: int | None,
+        evaluation_problems: int | None,
+        dataset_revision: str | None = None,
     ) -> None:
-        self.dataset_name, self.subset = dataset_name, subset
+        self.dataset_name, self.subset, self.revision = dataset_name, subset, dataset_revision
         self.problems, self.evaluation_problems = problems, evaluation_problems
         if subset is not None and subset not in SUBSETS:
             raise ConfigError(
@@ -81,14 +87,15 @@ class HHRLHF:
     def sources(self, view: str) -> list[Source]:
         """The rows that a view reads; what is held out of all others is the test split."""
         splits = ("test",) if view == "evaluation" else ("train", "test")
-        return [Source("data.dataset_name", self.dataset_name, splits=splits, data_dir=self.subset)]
+        return [Source("data.dataset_name", self.dataset_name, self.revision, splits=splits, data_dir=self.subset)]
 
     def _rows(self, split: str, limit: int | None, held_out: set[str], columns: tuple[str, ...]) -> "Dataset":
         """The pairs of a split whose prompts are not held out."""
         from qwen_align.data import hub
 
         said = f"data.dataset_name={self.dataset_name} ({split})"
-        records = hub.load("data.dataset_name", self.dataset_name, split, ("chosen", "rejected"), data_dir=self.subset)
+        where = {"data_dir": self.subset, "revision": self.revision}
+        records = hub.load("data.dataset_name", self.dataset_name, split, ("chosen", "rejected"), **where)
         records = records.select(range(min(limit or len(records), len(records)))).select_columns(["chosen", "rejected"])
         types = {name: message_type() for name in columns}
         return usable(said, records, _Pair(held_out), types, [sorted(held_out), columns])

@@ -32,7 +32,9 @@ def load(
     try:
         source = Source(key, name, revision, config=config, data_dir=data_dir)
         place = source.folder or downloaded(source) or name
-        rows = load_dataset(str(place), config, data_dir=data_dir, split=split, revision=revision)
+        rows = load_dataset(
+            str(place), config, data_dir=data_dir, split=split, revision=None if source.folder else revision
+        )
     except (OSError, ValueError, DatasetsError) as error:
         raise ConfigError(
             f"{key}={name}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "

@@ -71,14 +71,18 @@ class Instruct:
         evaluation_problems: likewise in the evaluation view.
         margin: add a column margin to preferences, how many points chosen is rated above rejected.
         seed: of the sample.
+        demonstrations_revision: a commit of the Hub's; null: the newest.
+        preferences_revision: likewise.
     """
 
     def __init__(
         self, demonstrations_name: str, demonstrations_config: str, preferences_name: str, problems: int | None,
-        evaluation_problems: int | None, margin: bool, seed: int,
+        evaluation_problems: int | None, margin: bool, seed: int, demonstrations_revision: str | None = None,
+        preferences_revision: str | None = None,
     ) -> None:  # fmt: skip
         self.demonstrations_name, self.demonstrations_config = demonstrations_name, demonstrations_config
         self.preferences_name, self.margin, self.seed = preferences_name, margin, seed
+        self.revisions = {"demonstrations": demonstrations_revision, "preferences": preferences_revision}
         self.problems, self.evaluation_problems = problems, evaluation_problems
         for key in ("problems", "evaluation_problems"):
             limit = getattr(self, key)
@@ -88,17 +92,18 @@ class Instruct:
     def sources(self, view: str) -> Iterator[Source]:
         """The rows that a view reads; what is held out of all others is the test split."""
         if view == "demonstrations":
-            yield Source(
-                _DEMONSTRATIONS, self.demonstrations_name, splits=("train",), config=self.demonstrations_config
-            )
+            name, revision = self.demonstrations_name, self.revisions["demonstrations"]
+            yield Source(_DEMONSTRATIONS, name, revision, splits=("train",), config=self.demonstrations_config)
         trained = ("train_prefs",) if view in ("preferences", "prompts") else ()
-        yield Source(_PREFERENCES, self.preferences_name, splits=(*trained, "test_prefs"))
+        revision = self.revisions["preferences"]
+        yield Source(_PREFERENCES, self.preferences_name, revision, splits=(*trained, "test_prefs"))
 
     def _pairs(self, split: str, limit: int | None) -> "Dataset":
         from qwen_align.data import hub
 
         columns = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected")
-        rows = hub.load(_PREFERENCES, self.preferences_name, split, columns)
+        revision = self.revisions["preferences"]
+        rows = hub.load(_PREFERENCES, self.preferences_name, split, columns, revision=revision)
         return rows.select(range(min(limit or len(rows), len(rows)))).select_columns(list(columns))
 
     def _held_out(self) -> set[str]:
@@ -110,8 +115,8 @@ class Instruct:
         from qwen_align.data import hub
 
         folder = Path(self.demonstrations_name).expanduser().is_dir()
-        variant = None if folder else self.demonstrations_config
-        rows = hub.load(_DEMONSTRATIONS, self.demonstrations_name, "train", ("messages",), config=variant)
+        variant = {} if folder else {"config": self.demonstrations_config, "revision": self.revisions["demonstrations"]}
+        rows = hub.load(_DEMONSTRATIONS, self.demonstrations_name, "train", ("messages",), **variant)
         if self.problems is not None and self.problems < len(rows):
             rows = rows.shuffle(seed=self.seed).select(range(self.problems))
         held_out, said = self._held_out(), f"{_DEMONSTRATIONS}={self.demonstrations_name}"

@@ -101,13 +101,13 @@ def test_settings_that_cannot_work_are_refused(gsm8k, changes, message):
 def test_the_hubs_main_configuration_is_asked_for(gsm8k, monkeypatch):
     asked = []
 
-    def load(key, name, split, columns, config=None):
-        asked.append((key, name, split, config))
+    def load(key, name, split, columns, config=None, revision=None):
+        asked.append((key, name, split, config, revision))
         return datasets.Dataset.from_list(TEST)
 
     monkeypatch.setattr(hub, "load", load)
-    gsm8k(dataset_name="openai/gsm8k").evaluation()
-    assert asked == [("data.dataset_name", "openai/gsm8k", "test", "main")]
+    gsm8k(dataset_name="openai/gsm8k", dataset_revision="abc").evaluation()
+    assert asked == [("data.dataset_name", "openai/gsm8k", "test", "main", "abc")]
 
 
 def test_a_set_that_cannot_be_had_is_one_clear_line(gsm8k):

@@ -36,6 +36,7 @@ def stage(tmp_path, stages_of):
     path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs()))
     words = [
         *(word for word in TINY if word.startswith("model.")), "model=countdown_tiny", "hardware=cpu", "method=dpo",
+        "checkpoints.keep=2",
         "init=base", f"runs_dir={tmp_path}/runs", "data=local", f"data.preferences_path={path}", "method.batch_size=8",
         "method.args.max_length=64", "method.args.learning_rate=1e-3", "method.args.logging_steps=1",
         "method.args.activation_checkpointing=false",

@@ -12,6 +12,7 @@ from processes import resumes_exactly
 from qwen_align import run, run_folder, worker
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
+from qwen_align.method import pairs as pair_rows
 from qwen_align.method import reward, select
 from qwen_align.reward import to_trl
 from qwen_align.reward.model import RewardModel, _Loaded
@@ -151,26 +152,26 @@ def test_it_learns_which_word_is_preferred(node, config, tmp_path):
 
 def test_held_out_pairs_share_no_question_with_training_pairs():
     rows = Dataset.from_list([row for seed in range(5) for row in pairs(40, seed=0) + pairs(3, seed=seed)])
-    train, held = reward.split(rows, 0.2)
+    train, held = pair_rows.split(rows, 0.2)
     assert len(train) + len(held) == len(rows) and len(held) >= 0.2 * len(rows)
-    assert not {reward.question(p) for p in train["prompt"]} & {reward.question(p) for p in held["prompt"]}
+    assert not {pair_rows.question(p) for p in train["prompt"]} & {pair_rows.question(p) for p in held["prompt"]}
 
 
 def test_conversations_that_begin_with_one_question_stay_together():
     first = [{"role": "user", "content": "How do I  sail?"}]
     longer = [{"role": "user", "content": "how do I sail"}, {"role": "assistant", "content": "So."}, *first]
-    assert reward.question(first) == reward.question(longer) == reward.question("How do I sail!")
-    assert reward.question("???") != reward.question("!!!"), "signs alone are a question too"
+    assert pair_rows.question(first) == pair_rows.question(longer) == pair_rows.question("How do I sail!")
+    assert pair_rows.question("???") != pair_rows.question("!!!"), "signs alone are a question too"
 
 
 def test_a_number_of_pairs_can_be_held_out():
-    assert len(reward.split(Dataset.from_list(pairs(50)), 10)[1]) == 10
+    assert len(pair_rows.split(Dataset.from_list(pairs(50)), 10)[1]) == 10
 
 
 @pytest.mark.parametrize("held_out", [0, -0.5, 50, 0.999])
 def test_nothing_to_train_on_or_nothing_to_measure_with_is_refused(held_out):
     with pytest.raises(ConfigError, match=f"method.held_out={held_out}: .* of 50 pairs"):
-        reward.split(Dataset.from_list(pairs(50)), held_out)
+        pair_rows.split(Dataset.from_list(pairs(50)), held_out)
 
 
 def test_over_long_pairs_are_counted_and_none_is_dropped(config, tmp_path, capsys):
@@ -209,7 +210,7 @@ def test_the_margin_is_what_chosen_has_to_win_by(kind, config, tmp_path):
 def test_a_margin_that_is_no_number_is_refused(value):
     rows = Dataset.from_dict({"margin": [value, value]})
     with pytest.raises(ConfigError, match=r"method.margin=margin: pair 1 has"):
-        reward.has_margins(rows, "margin")
+        pair_rows.has_margins(rows, "margin")
 
 
 def test_label_smoothing_is_the_mean_over_both_labels(config, tmp_path):
@@ -226,7 +227,7 @@ def test_centring_makes_the_mean_score_of_the_training_pairs_zero(config, tmp_pa
     config["method"]["center_scores"] = True
     rows = pairs(40)
     reward.train(config, Pairs(rows), tmp_path)
-    train, _ = reward.split(Dataset.from_list(rows), config["method"]["held_out"])
+    train, _ = pair_rows.split(Dataset.from_list(rows), config["method"]["held_out"])
     scorer = RewardModel.from_run(tmp_path)
     assert run_folder.read_json(tmp_path / "model" / "reward.json")["offset"] != 0
     scores = [score for side in ("chosen", "rejected") for score in reward._scored(scorer, train, side)]
@@ -271,7 +272,7 @@ def test_a_resume_in_the_second_epoch_is_exact(option, tmp_path, stages_of):
     rows.write_text("".join(json.dumps(row) + "\n" for row in pairs(60)))
     words = [
         "method=reward", f"reward={option}", "data=local", f"data.preferences_path={rows}", f"runs_dir={tmp_path}",
-        "hardware=cpu", "method.batch_size=8", "method.args.max_steps=11", "method.args.save_steps=9",
+        "hardware=cpu", "method.batch_size=8", "method.args.max_steps=11", "method.args.save_steps=9", "checkpoints.keep=2",
         "method.args.learning_rate=1e-3", "method.args.logging_steps=1",
     ]  # fmt: skip
     (stage,) = stages_of(*words)
