@@ -212,6 +212,9 @@ def main() -> int:
         _failures.append(error)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     for failure in _failures:
         known = isinstance(failure, (ConfigError, run.StageFailed))
         print(f"error: {failure if known else _one_line(failure)}", file=sys.stderr)

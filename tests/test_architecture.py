@@ -34,6 +34,8 @@ LIGHT = (
     "interrupt",
     "usage",
     "overrides",
+    "forecast",
+    "memory",
 )
 
 
