@@ -2,8 +2,8 @@
 
 Decoders of Qwen's and Llama's kind, and encoders of BERT's. What autograd keeps was counted on real layers (a test counts
 again): of a decoder's layer 40 bytes for each hidden unit, 16 for each inner one and 4 for each token of the row in fp32, and
-34, 8 and 2 under bf16 autocast; of DeBERTa's layer, whose attention looks at pairs of tokens three times, 172 bytes for each
-hidden unit at 512 tokens; of other encoders' 64. Left out: experts, convolutions, decoders that are not gated.
+34, 8 and 2 under bf16 autocast; of DeBERTa's layer, whose attention looks at pairs of tokens three times, 172 or 142 bytes for
+each hidden unit at 512 tokens; of other encoders' 64. Left out: experts, convolutions, decoders that are not gated.
 """
 
 import json
@@ -67,7 +67,7 @@ class Architecture:
             unit, inner, pair = (34, 8, 2) if half else (40, 16, 4)
             layer = tokens * (unit * self.hidden + inner * self.inner + pair * tokens)
         elif self.kind == "deberta-v2":
-            layer = tokens * 172 * self.hidden
+            layer = tokens * (142 if half else 172) * self.hidden
         else:
             layer = tokens * (64 * self.hidden + 4 * tokens)
         if checkpointing:  # the inputs of all layers, and one layer that is computed again
@@ -137,7 +137,7 @@ class Training:
         largest = 4 * self.policy.vocabulary * self.policy.hidden
         whole = self.trained == size
         texts = self.rows * (2 if self.method in ("dpo", "reward") else 1)
-        tile = 8 * min(_TILE, texts * self.tokens * self.policy.vocabulary) if self.policy.decoder else 0
+        tile = (2 if self.half else 8) * min(_TILE, texts * self.tokens * self.policy.vocabulary) if self.policy.decoder else 0
         kept = texts * self.policy.kept(self.tokens, self.half, self.checkpointing)
         # The vocabulary is the largest tensor: its gradient comes in two parts, and AdamW makes two of its size.
         step = gradients + max(kept + tile + largest * whole, 2 * largest * whole)
