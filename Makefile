@@ -4,10 +4,10 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart bench test test-all lint format clean
+.PHONY: help install quickstart bench test test-all test-vllm lint format clean
 
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed ## make .venv with the exact tested versions
 
@@ -30,6 +30,16 @@ test: .venv/installed ## the test suite, a process for each of two cores
 test-all: .venv/installed ## with the tests of several processes that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
+.venv-vllm/installed: launch/requirements-vllm.txt pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' launch/requirements-vllm.txt)"
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r launch/requirements-vllm.txt
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test-vllm: .venv-vllm/installed ## the tests that need vLLM, on a CPU, in an environment of their own
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/vllm_engine
+
 lint: .venv/installed ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,5 +50,5 @@ format: .venv/installed ## let ruff rewrite the layout
 	$(BIN)/ruff format .
 
 clean: ## remove .venv, caches and builds; runs/ stays
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@ from typing import Any
 
 from qwen_align import generator, groups, schema
 from qwen_align.errors import ConfigError, nearest
+from qwen_align.generator import vllm
 from qwen_align.method import select
 from qwen_align.plan import reward_nodes
 
@@ -188,6 +189,7 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
 
 
 def _batches(settings: dict[str, Any], processes: int) -> None:
+        vllm.check_rollouts(settings["args"])
     _, accumulation = batch(settings, processes)
     args = settings["args"]
     if "num_generations" not in args:

@@ -91,3 +91,5 @@ def check(node: dict[str, Any], method: str, option: str, init: str) -> None:
             f"generator={option}: method={method} measures a policy, with that policy's own weights; expected "
             "generator=transformers or vllm"
         )
+    else:  # what it lacks is said before a training that it measures the end of
+        kind(**{key: value for key, value in node.items() if key != "_target_"})

