@@ -19,7 +19,7 @@ _REFUSED = {  # TRL fields that have one home outside args
 
 _AT_LEAST = {  # keys of ours, of config.yaml and of the methods that sample
     "seed": 0, "max_completion_length": 1, "problems": 1, "samples": 1, "batch_size": 1, "evaluation_problems": 1,
-    "prompts_per_step": 1, "keep": 1, "held_out_every": 1,
+    "prompts_per_step": 1, "keep": 1, "held_out_every": 1, "top_k": 0,
 }  # fmt: skip
 
 
@@ -97,6 +97,8 @@ def _same_type(key: str, said: str, value: Any, default: Any) -> None:
         raise ConfigError(f"{said}: expected a whole number from {_AT_LEAST[name]} on")
     if name == "temperature" and isinstance(value, (int, float)) and value <= 0:
         raise ConfigError(f"{said}: expected a number above 0; the greedy completion is measured anyway")
+    if name == "top_p" and isinstance(value, (int, float)) and not 0 < value <= 1:
+        raise ConfigError(f"{said}: expected a number above 0 and at most 1, which draws from all tokens")
     if default is None or value is None or _is_interpolation(default) or _is_interpolation(value):
         return
     kind = {
@@ -117,6 +119,8 @@ def _same_type(key: str, said: str, value: Any, default: Any) -> None:
 def batch(method: dict[str, Any], processes: int) -> tuple[int, int]:
     """(per_device_train_batch_size, gradient_accumulation_steps) that make the method's batch, whatever the process count.
 
+    The first is the largest that comes out even and is at most what the config says: what a device holds at once.
+
     Raises:
         ConfigError: the equation that does not come out even.
     """
@@ -127,8 +131,10 @@ def batch(method: dict[str, Any], processes: int) -> tuple[int, int]:
         total, key = method["batch_size"], "method.batch_size"
     if total < 1:
         raise ConfigError(f"{key}={total}: expected a whole number from 1 on")
-    per_device = min(args["per_device_train_batch_size"], max(total // processes, 1))
-    accumulation = args.get("gradient_accumulation_steps") or max(total // (per_device * processes), 1)
+    share = max(total // processes, 1)
+    most, accumulation = min(args["per_device_train_batch_size"], share), args.get("gradient_accumulation_steps")
+    per_device = most if accumulation else max(n for n in range(1, most + 1) if share % n == 0)
+    accumulation = accumulation or share // per_device
     if per_device * processes * accumulation != total:
         raise ConfigError(
             f"{key} = {total}, but per_device_train_batch_size x processes x gradient_accumulation_steps = {per_device} x "
@@ -160,7 +166,8 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
     if (views or light) and settings["view"] not in views and not generator.brings_problems(config["generator"]):
         targets = {option: groups.read("data", option)["_target_"] for option in groups.options("data")}
         having = [option for option, target in targets.items() if settings["view"] in schema.methods_of(target)]
-        own = f"set data.{settings['view']}_path=FILE; " if f"{settings['view']}_path" in data else ""
+        keys = {f"{settings['view']}_path": "FILE", f"{settings['view']}_name": "HUB_NAME"}
+        own = next((f"set data.{key}={what}; " for key, what in keys.items() if key in data), "")
         raise ConfigError(
             f"data={choices['data']}: has no {settings['view']} view, which method={method} needs; "
             f"{own}data sets that have it: {', '.join(having) or 'none'}"
@@ -182,14 +189,17 @@ def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
         )
     if method == "rloo":
         reference(config, choices)
+        whole_distribution(settings["args"])
+        vllm.check_rollouts(settings["args"])
     if method == "dpo":
         pairs(settings["args"], config["hardware"]["processes"])
     if "args" in settings:
         _batches(settings, config["hardware"]["processes"])
+        if method != "reward":
+            construct(config["hardware"]).check_compiler()
 
 
 def _batches(settings: dict[str, Any], processes: int) -> None:
-        vllm.check_rollouts(settings["args"])
     _, accumulation = batch(settings, processes)
     args = settings["args"]
     if "num_generations" not in args:
@@ -215,6 +225,15 @@ def reference(config: dict[str, Any], choices: dict[str, str]) -> None:
             f"method.args.beta={beta}: the KL term's reference is read from disk, and init=base of model={choices['model']} "
             "is random weights; expected init=sft or beta=0"
         )
+
+
+def whole_distribution(args: dict[str, Any]) -> None:
+    """Raise ConfigError for truncated sampling in generation_kwargs; as TRL's own fields it is refused with their types."""
+    for name, value in (args.get("generation_kwargs") or {}).items():
+        if name in ("top_p", "top_k", "min_p"):
+            wrong = schema.problem(name, value, schema.fields(args["_target_"])[name])
+            if wrong:
+                raise ConfigError(f"method.args.generation_kwargs.{name}={value}: {wrong}")
 
 
 def pairs(args: dict[str, Any], processes: int) -> None:

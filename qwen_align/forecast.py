@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from qwen_align import check, memory, preflight, run_folder
+from qwen_align import check, memory, preflight, run_folder, schema
 from qwen_align.errors import ConfigError
 from qwen_align.hardware import Hardware
 from qwen_align.hub import model, rows
@@ -132,6 +132,14 @@ def _sampling(stage: Stage, policy: Architecture, hardware: Hardware) -> tuple[f
     return process + needed, 2.0 * policy.parameters * drawn * (longest + prompt) * policies
 
 
+def _is_measured(stage: Stage) -> bool:
+    """Whether training ends with a measurement: the data has a verifier."""
+    data = stage.config["data"]
+    return stage.method != "reward" and bool(
+        schema.is_light(data["_target_"]) and getattr(check.construct(data), "verify", None)
+    )
+
+
 def _updates(stage: Stage) -> tuple[int | None, float | None, float | None]:
     """(updates, epochs, bytes of a row)."""
     settings = stage.config["method"]
@@ -170,7 +178,7 @@ def of(stage: Stage) -> Forecast | None:
         passes * policy.parameters + sum(2 * reward.parameters for reward in plan.rewards)
     )  # fmt: skip
     needed = plan.memory
-    if stage.method != "reward" and operations is not None:
+    if _is_measured(stage) and operations is not None:
         sampling, more = _sampling(stage, policy, hardware)
         needed, operations = max(needed, sampling), operations + more
     left = 4.0 * policy.parameters + (4.0 * plan.trained if plan.trained < policy.parameters else 0)

@@ -36,8 +36,8 @@ def environment(hardware: Hardware) -> dict[str, str]:
     """The children's environment. One process alone sees one GPU: TRL refuses several in one process."""
     around = ranks.PLACE if hardware.launcher != "srun" else ()  # of a launcher around this program
     dropped = ("HYDRA_FULL_ERROR", *around)
-    values = {k: v for k, v in os.environ.items() if k not in dropped} | {
-        "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1",
+    values = {"TOKENIZERS_PARALLELISM": "false"} | {k: v for k, v in os.environ.items() if k not in dropped} | {
+        "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
         "DISABLE_SAFETENSORS_CONVERSION": "1",  # else transformers asks the Hub to convert each pickle that it loads
         "TQDM_MININTERVAL": "1", "DS_LOG_LEVEL": "error", "TRANSFORMERS_VERBOSITY": "error",
         "QWEN_ALIGN_LAUNCHER": hardware.launcher if hardware.distributed else "",

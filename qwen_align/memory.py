@@ -137,7 +137,11 @@ class Training:
         largest = 4 * self.policy.vocabulary * self.policy.hidden
         whole = self.trained == size
         texts = self.rows * (2 if self.method in ("dpo", "reward") else 1)
-        tile = (2 if self.half else 8) * min(_TILE, texts * self.tokens * self.policy.vocabulary) if self.policy.decoder else 0
+        tile = (
+            (2 if self.half else 8) * min(_TILE, texts * self.tokens * self.policy.vocabulary)
+            if self.policy.decoder
+            else 0
+        )
         kept = texts * self.policy.kept(self.tokens, self.half, self.checkpointing)
         # The vocabulary is the largest tensor: its gradient comes in two parts, and AdamW makes two of its size.
         step = gradients + max(kept + tile + largest * whole, 2 * largest * whole)

@@ -21,6 +21,7 @@ from qwen_align.errors import ConfigError, nearest
 _NEUTRAL_ARGS = frozenset(
     "logging_steps logging_strategy logging_first_step save_steps save_strategy save_total_limit report_to run_name project "
     "disable_tqdm log_completions log_level log_level_replica num_completions_to_print log_unique_prompts log_multimodal "
+    "per_device_train_batch_size gradient_accumulation_steps activation_checkpointing gradient_checkpointing "
     "dataloader_num_workers dataloader_pin_memory push_to_hub hub_model_id hub_token hub_strategy hub_private_repo".split()
 )
 _NEUTRAL_GENERATOR = frozenset(
@@ -91,7 +92,9 @@ def settings(config: dict[str, Any], method: str, start: str) -> dict[str, Any]:
     mine.pop("held_out_every", None)  # looking changes nothing
     mine.pop("init", None)  # `start` says it, whatever the folder is called
     if "args" in mine:
-        mine["args"] = {k: v for k, v in mine["args"].items() if k not in _NEUTRAL_ARGS}
+        # in units of which steps_per_generation counts
+        counted = {"per_device_train_batch_size"} if mine["args"].get("steps_per_generation") else set()
+        mine["args"] = {k: v for k, v in mine["args"].items() if k not in _NEUTRAL_ARGS - counted}
         chosen["adapter"] = config["adapter"]
         chosen["precision"] = config["hardware"]["precision"]
     else:

@@ -62,11 +62,12 @@ def test_a_run_folder_is_named_after_what_it_holds(stages_of, tmp_path):
     [
         ("method.args.logging_steps=7", "method.args.log_level=info"),
         ("method.args.save_steps=7", "method.args.save_total_limit=1", "checkpoints.keep=1"),
-        ("hardware.device=cpu", "hardware.threads=1"),
+        ("hardware.device=cpu", "hardware.threads=1", "hardware.per_device.sft=2"),
+        ("method.args.per_device_train_batch_size=4", "method.args.activation_checkpointing=false"),
         ("evaluation.problems=3", "evaluation.samples=2", "evaluation.temperature=0.7", "generator.batch_size=8"),
         ("tracking=tensorboard", "name=other", "runs_dir=elsewhere", "force=true"),
     ],
-    ids=["logging", "saving", "hardware", "evaluation", "bookkeeping"],
+    ids=["logging", "saving", "hardware", "memory", "evaluation", "bookkeeping"],
 )
 def test_what_can_not_change_the_result_keeps_the_fingerprint(stages_of, default_fingerprint, words):
     assert stages_of(*words)[0].fingerprint == default_fingerprint

@@ -5,7 +5,7 @@ pass@1 rises. The evaluation reports both. On a reward model it optimises what t
 judge on the way, where the data has one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +21,7 @@ from trl import RLOOConfig, RLOOTrainer
 from qwen_align import chat, run_folder
 from qwen_align.data import cached
 from qwen_align.errors import ConfigError
-from qwen_align.method import evaluate, health, policy, rollouts
+from qwen_align.method import audit, evaluate, health, policy, rollouts
 from qwen_align.method.fit import arguments, fit
 from qwen_align.reward import Reward, to_trl
 
@@ -142,6 +142,12 @@ class ResumableRLOOTrainer(RLOOTrainer):
         if self.use_vllm:
             self.vllm_generation.close()
 
+    answers: Callable[[str], list[str]] | None = None  # of the data: what a completion answers
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> Any:
+        """As everywhere else: a special token in a prompt's text is text."""
+        return chat.prompt_ids(self._tokenizer, prompts), None, {}
+
     def _get_train_sampler(self, dataset: Any = None) -> EpochOrder:
         return EpochOrder(super()._get_train_sampler(dataset), self)
 
@@ -152,6 +158,8 @@ class ResumableRLOOTrainer(RLOOTrainer):
             total = total.clamp(*self.reward_clip_range)
         total = total.masked_fill(found.isnan().all(dim=1), torch.nan)
         self._log_metric("groups_without_variance", alike(total, cast(int, self.num_generations)))
+        for name, value in audit.of_rollouts(self.answers, args[2]).items():
+            self._log_metric(name, value)
         return found
 
     def note(self, name: str, value: float) -> None:
@@ -184,6 +192,7 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
         processing_class=tokenizer,
         peft_config=instantiate(config["adapter"], _convert_="object"),
     )
+    trainer.answers = getattr(data, "answers", None)
     watch = health.Health(folder, health.of_rloo(vars(trainer.args)) | {"sampling_drift": rollouts.drifted})
     trainer.add_callback(health.HeldOut(config, data, trainer.note))
     trainer.add_callback(watch)
