@@ -140,13 +140,18 @@ def _is_measured(stage: Stage) -> bool:
     )
 
 
+def _held_out(stage: Stage, count: int | None) -> int:
+    """Pairs that a reward model is measured on."""
+    held = stage.config["method"].get("held_out") or 0
+    return round(held * (count or 0) if held < 1 else held)
+
+
 def _updates(stage: Stage) -> tuple[int | None, float | None, float | None]:
     """(updates, epochs, bytes of a row)."""
     settings = stage.config["method"]
     args, (count, size) = settings["args"], _rows(stage)
-    if count is not None and stage.method == "reward":
-        held = settings["held_out"]
-        count = round(count - (held * count if held < 1 else held))
+    if count is not None:
+        count -= _held_out(stage, count)
     batch = settings.get("prompts_per_step") or settings["batch_size"]
     steps = args.get("max_steps", -1)
     if steps is not None and steps > 0:
@@ -178,6 +183,8 @@ def of(stage: Stage) -> Forecast | None:
         passes * policy.parameters + sum(2 * reward.parameters for reward in plan.rewards)
     )  # fmt: skip
     needed = plan.memory
+    if stage.method == "reward" and operations is not None:
+        operations += 4.0 * _held_out(stage, _rows(stage)[0]) * length * policy.parameters
     if _is_measured(stage) and operations is not None:
         sampling, more = _sampling(stage, policy, hardware)
         needed, operations = max(needed, sampling), operations + more

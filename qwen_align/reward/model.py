@@ -42,7 +42,7 @@ class RewardModel:
         name: of its metrics.
         clip: [low, high] of its scores.
         device: auto (the GPU if there is one), cpu, cuda or cuda:1.
-        dtype: auto (bfloat16 on a GPU, else float32), float32 or bfloat16.
+        dtype: auto (float32), float32 or bfloat16.
         batch_tokens: at most so many are scored at once, padding included.
     """
 

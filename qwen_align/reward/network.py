@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -38,6 +39,7 @@ _UNDECLARED = (
     "conv_kernel_size",
 )  # DeBERTa reads them all the same
 _VOCABULARY = 20_000  # words at most of a tokenizer that is made here
+_MANY = 1000  # texts whose scoring is worth a progress bar
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -174,7 +176,7 @@ def scores(network: PreTrainedModel, pairs: PairEncoder, rows: Sequence[Encoded]
     network.eval()
     found = [0.0] * len(rows)
     with torch.inference_mode():
-        for indices in batches(rows, batch_tokens):
+        for indices in tqdm(batches(rows, batch_tokens), desc="scoring", mininterval=1.0, disable=len(rows) < _MANY):
             inputs = {key: value.to(network.device) for key, value in pairs.collate([rows[i] for i in indices]).items()}
             for i, value in zip(indices, network(**inputs).logits[:, 0].float().tolist(), strict=True):
                 found[i] = value
