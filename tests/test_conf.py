@@ -138,6 +138,7 @@ def test_option_composes_and_plans(path, stages_of, monkeypatch):
     # A plan for any hardware can be made anywhere.
     monkeypatch.setattr("qwen_align.hardware.gpus", lambda: ["0", "1"])
     monkeypatch.setattr("qwen_align.hardware.torch_build", lambda: ("2.13.0", "13.0"))
+    monkeypatch.setattr("qwen_align.generator.vllm.installed", lambda: ("vllm", "0.31.0"))
     for name, value in {"SLURM_JOB_ID": "1", "MASTER_ADDR": "node-1", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     (Path.cwd() / "there.jsonl").write_text('{"prompt": "1 + 1?", "answer": "2", "response": ["2"]}\n')
