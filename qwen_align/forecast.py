@@ -258,6 +258,11 @@ def smaller(stage: Stage, room: float) -> str | None:
     return next((words for words, tried in tries if tried.memory <= room), None)
 
 
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    return f"{count / GB:.1f} GB" if count >= GB / 10 else f"{count / 1e6:.1f} MB"
+
+
 def shortage(stage: Stage, found: Forecast) -> list[str]:
     """What is to be said where a stage needs more memory than there is."""
     room = available(check.construct(stage.config["hardware"]))
@@ -265,9 +270,7 @@ def shortage(stage: Stage, found: Forecast) -> list[str]:
         return []
     help_ = smaller(stage, _SHARE * room)
     cure = f"this would fit: {help_}" if help_ else "a smaller model or another machine would"
-    return [
-        f"memory: {stage.label} needs about {found.memory / GB:.1f} GB of the {room / GB:.1f} GB that are there; {cure}"
-    ]
+    return [f"memory: {stage.label} needs about {size(found.memory)} of the {size(room)} that are there; {cure}"]
 
 
 def check_disk(stages: list[Stage], folder: Path) -> float:
@@ -284,7 +287,7 @@ def check_disk(stages: list[Stage], folder: Path) -> float:
     free = shutil.disk_usage(there).free
     if most > free:
         raise ConfigError(
-            f"runs_dir={folder}: {free / GB:.1f} GB are free there, and checkpoints and models will take {most / GB:.1f} GB; "
+            f"runs_dir={folder}: {size(free)} are free there, and checkpoints and models will take {size(most)}; "
             "expected another folder, or checkpoints.keep=1, or a larger save_steps"
         )
     return most

@@ -59,12 +59,12 @@ def _forecast(stages: list[Stage]) -> list[str]:
         if found is None:
             continue
         known = lambda value, form: "" if value is None else format(value, form)  # noqa: E731
-        size = "" if found.tokens is None else f"{found.tokens / 1e6:,.1f} M"
+        tokens = "" if found.tokens is None else f"{found.tokens / 1e6:,.1f} M"
         hours = (found.seconds or 0.0) / 3600
         spent = f"{hours / 24:,.0f} days" if hours > 48 else report.duration(3600 * hours) if hours else ""
         rows.append((
-            stage.label, known(found.updates, ",d"), known(found.epochs, ".2g"), found.update, size,
-            f"{found.memory / forecast.GB:.1f} GB", f"{found.disk / forecast.GB:.1f} GB" if found.disk else "", spent,
+            stage.label, known(found.updates, ",d"), known(found.epochs, ".2g"), found.update, tokens,
+            forecast.size(found.memory), forecast.size(found.disk) if found.disk else "", spent,
         ))  # fmt: skip
         rates.setdefault(found.rate, []).append(stage.label)
         notes += forecast.shortage(stage, found)

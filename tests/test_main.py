@@ -56,7 +56,9 @@ def test_cfg_job_prints_yaml(run_main):
 def test_the_plan_of_the_quickstart_is_three_stages_in_order(run_main, tmp_path):
     code, shown, errors = run_main("experiment=quickstart", "plan=true")
     assert (code, errors) == (0, "")
-    assert [line.split()[0] for line in shown.splitlines()[2:]] == ["sft", "rloo", "best_of_n"]
+    plan, forecast = shown.split("\n\n")
+    assert [line.split()[0] for line in plan.splitlines()[2:]] == ["sft", "rloo", "best_of_n"]
+    assert [line.split()[0] for line in forecast.splitlines()[2:5]] == ["sft", "rloo", "best_of_n"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -60,8 +60,11 @@ def final_answer(solution: str, numeric: bool) -> str | None:
 def marked(solution: str, numeric: bool) -> list[str]:
     """Every explicit marker (`\\boxed{...}` or `#### ...`) with what follows it up to the next one, in order."""
     starts = [marker.start() for marker in _MARKER.finditer(solution)]
-    spans = pairwise([*starts, len(solution)])
-    real = [a for a, b in spans if _boxed(solution[a:b]) or _hashed(solution[a:b], numeric)]
+    real = []
+    for begin, end in pairwise([*starts, len(solution)]):
+        after = solution[end : end + MAX_BOX].replace("#", " ")  # what follows a line tells a heading from an answer
+        if _boxed(solution[begin:end]) or _hashed(solution[begin:end] + after, numeric):
+            real.append(begin)
     return [solution[a:b] for a, b in pairwise([*real, len(solution)])]
 
 
