@@ -4,10 +4,10 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart bench test test-all test-vllm lint format clean
+.PHONY: help install quickstart bench test test-all test-vllm rehearse rehearse-real lint format clean
 
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed ## make .venv with the exact tested versions
 
@@ -39,6 +39,12 @@ test-all: .venv/installed ## with the tests of several processes that take minut
 
 test-vllm: .venv-vllm/installed ## the tests that need vLLM, on a CPU, in an environment of their own
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -m vllm tests/vllm_engine
+
+rehearse: .venv/installed ## the recipes of conf/ on small stand-ins of the Hub's models and data sets, a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/rehearsal
+
+rehearse-real: .venv/installed ## two steps a stage at real size, memory beside its forecast; make rehearse-real ARGS="--layers 4"
+	PYTHONPATH=tests $(BIN)/python -m rehearsal.real $(ARGS)
 
 lint: .venv/installed ## ruff and mypy
 	$(BIN)/ruff check .
