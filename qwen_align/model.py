@@ -41,32 +41,28 @@ def no_adapter() -> None:
     """Full fine-tuning: no adapter."""
 
 
-def from_pretrained(
-    name: str, revision: str | None = None, dtype: str = "float32", chat_template: str = "chatml",
-    stop_token: str | None = None, attn_implementation: str = "sdpa", trust_remote_code: bool = False,
-) -> Policy:  # fmt: skip
-    """A causal language model and its tokenizer from the Hub or a local folder."""
-    if dtype not in ("float32", "bfloat16", "float16", "auto"):
-        raise ConfigError(f"model.dtype={dtype}: expected float32, bfloat16, float16 or auto")
+def _not_there(name: str, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"model.name={name}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "
+        "offline, model=countdown_tiny needs nothing"
+    )
+
+
+def pretrained_tokenizer(
+    name: str, revision: str | None = None, chat_template: str = "chatml", stop_token: str | None = None,
+    trust_remote_code: bool = False, aloud: bool = True,
+) -> PreTrainedTokenizerBase:  # fmt: skip
+    """The tokenizer of `from_pretrained` without the weights; `aloud` says that a chat template is replaced."""
+    own = Path(name).expanduser()
     try:
-        if _is_saved_plainly(Path(name).expanduser()):
-            tokenizer = load_tokenizer(Path(name).expanduser())
+        if _is_saved_plainly(own):
+            tokenizer = load_tokenizer(own)
         else:
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-        policy = AutoModelForCausalLM.from_pretrained(
-            name,
-            revision=revision,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            trust_remote_code=trust_remote_code,
-        )
     except OSError as error:
-        raise ConfigError(
-            f"model.name={name}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "
-            "offline, model=countdown_tiny needs nothing"
-        ) from error
+        raise _not_there(name, error) from error
     if chat_template == "chatml":
-        if tokenizer.chat_template and not _renders_alike(tokenizer, CHATML):
+        if aloud and tokenizer.chat_template and not _renders_alike(tokenizer, CHATML):
             print(f"{name}: plain ChatML replaces its own chat template; model.chat_template=keep keeps it", flush=True)
         tokenizer.chat_template = CHATML
     elif chat_template != "keep":
@@ -75,6 +71,28 @@ def from_pretrained(
         raise ConfigError(
             f"model.chat_template={chat_template}: {name} has no template of its own; expected chatml or a file"
         )
+    _stop_tokenizer_at(tokenizer, stop_token)
+    return tokenizer
+
+
+def from_pretrained(
+    name: str, revision: str | None = None, dtype: str = "float32", chat_template: str = "chatml",
+    stop_token: str | None = None, attn_implementation: str = "sdpa", trust_remote_code: bool = False,
+) -> Policy:  # fmt: skip
+    """A causal language model and its tokenizer from the Hub or a local folder."""
+    if dtype not in ("float32", "bfloat16", "float16", "auto"):
+        raise ConfigError(f"model.dtype={dtype}: expected float32, bfloat16, float16 or auto")
+    tokenizer = pretrained_tokenizer(name, revision, chat_template, stop_token, trust_remote_code)
+    try:
+        policy = AutoModelForCausalLM.from_pretrained(
+            name,
+            revision=revision,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            trust_remote_code=trust_remote_code,
+        )
+    except OSError as error:
+        raise _not_there(name, error) from error
     return stop_at(policy, tokenizer, stop_token)
 
 
@@ -98,8 +116,8 @@ def _renders_alike(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
     return rendered[0] == rendered[1]
 
 
-def stop_at(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_token: str | None) -> Policy:
-    """Make `stop_token` the eos of tokenizer, config and generation config; the former eos still ends a completion."""
+def _stop_tokenizer_at(tokenizer: PreTrainedTokenizerBase, stop_token: str | None) -> None:
+    """Make `stop_token` the eos of a tokenizer; the former one pads."""
     former = tokenizer.eos_token
     stop_token = stop_token or former
     if stop_token is None or stop_token not in tokenizer.get_vocab():
@@ -110,7 +128,12 @@ def stop_at(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_to
     if tokenizer.pad_token is None or tokenizer.pad_token == stop_token:
         tokenizer.pad_token = former
     tokenizer.padding_side = "left"
-    stop = tokenizer.convert_tokens_to_ids(stop_token)
+
+
+def stop_at(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_token: str | None) -> Policy:
+    """Make `stop_token` the eos of tokenizer, config and generation config; the former eos still ends a completion."""
+    _stop_tokenizer_at(tokenizer, stop_token)
+    stop = tokenizer.convert_tokens_to_ids(tokenizer.eos_token)
     policy.config.eos_token_id = stop
     policy.config.pad_token_id = tokenizer.pad_token_id
     old = policy.generation_config.eos_token_id if policy.generation_config else None

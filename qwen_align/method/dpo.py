@@ -108,6 +108,7 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     check_rows(rows)
     rows = rows.select_columns(list(COLUMNS))
     run_folder.record_view(folder, "preferences", rows)
+    tokens = tokenise(rows, policy.load_tokenizer(config), given.get("max_length"))
     learner, tokenizer = policy.load(config)
     adapter = instantiate(config["adapter"], _convert_="object")
     # In one process: in several, TRL's ranks would each look for the file that rank 0 wrote under another name.
@@ -119,7 +120,7 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
         model=learner,
         ref_model=copy.deepcopy(learner) if copied else None,
         args=args,
-        train_dataset=tokenise(rows, tokenizer, args.max_length),
+        train_dataset=tokens,
         processing_class=tokenizer,
         peft_config=adapter,
     )

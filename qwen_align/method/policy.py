@@ -40,6 +40,22 @@ def load(config: dict[str, Any]) -> model.Policy:
         raise ConfigError(f"init={start}: {error}") from error
 
 
+def load_tokenizer(config: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer of the policy that `load` gives, before its weights are in memory.
+
+    Processes that tokenise are copies of this one. No random number of the policy's own weights is drawn.
+    """
+    start, group = config["init"], config["model"]
+    if (Path(start) / "run.json").is_file():
+        return model.load_tokenizer(Path(start) / "model")
+    if get_method(group["_target_"]) is model.from_pretrained:
+        named = {"name": group["name"], "revision": group.get("revision")} if start == "base" else {"name": start}
+        kept = ("chat_template", "stop_token", "trust_remote_code")
+        return model.pretrained_tokenizer(**named, **{key: group[key] for key in kept if key in group}, aloud=False)
+    with torch.random.fork_rng():
+        return load(config)[1]
+
+
 def _as_it_is(name: str) -> model.Policy:
     policy, tokenizer = model.from_pretrained(name, chat_template="keep")
     return model.stop_at(policy, tokenizer, end_of_answer(tokenizer))

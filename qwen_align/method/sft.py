@@ -84,16 +84,17 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
     """Train on the demonstrations view, then measure on the evaluation view."""
     rows = data.demonstrations()
     run_folder.record_view(folder, "demonstrations", rows)
-    learner, tokenizer = policy.load(config)
     args = config["method"]["args"]
     everything = args.get("completion_only_loss") is False and not args.get("assistant_only_loss")
+    tokens = tokenise(rows, policy.load_tokenizer(config), args["max_length"], everything)
+    learner, tokenizer = policy.load(config)
     # Both are done by now, and TRL would ask for columns that are gone.
     done = {name: None for name in ("assistant_only_loss", "completion_only_loss") if name in args}
     skipped = {} if args.get("packing") else {"dataset_kwargs": {"skip_prepare_dataset": True}}
     trainer = SFTTrainer(
         model=learner,
         args=arguments(config | {"method": config["method"] | {"args": args | done}}, folder, **skipped),
-        train_dataset=tokenise(rows, tokenizer, args["max_length"], everything),
+        train_dataset=tokens,
         processing_class=tokenizer,
         peft_config=instantiate(config["adapter"], _convert_="object"),
     )
