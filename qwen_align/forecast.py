@@ -86,10 +86,12 @@ def _rows(stage: Stage) -> tuple[int | None, float | None]:
     return (limit if not sources else None), None
 
 
-def _prompt(data: dict[str, Any]) -> int:
-    """Tokens of a prompt, by the text that asks where there is one."""
-    text = data.get("prompt")
-    return len(text) // 4 + 16 if isinstance(text, str) else _UNKNOWN_PROMPT
+def _prompt(config: dict[str, Any]) -> int:
+    """Tokens of a prompt: by the text that asks, where there is one; a policy that is built has four times that context."""
+    text, context = config["data"].get("prompt"), config["model"].get("max_position_embeddings")
+    if isinstance(text, str):
+        return len(text) // 4 + 16
+    return context // 4 if context else _UNKNOWN_PROMPT
 
 
 def _training(stage: Stage, policy: Architecture, hardware: Hardware) -> Training:
@@ -102,9 +104,10 @@ def _training(stage: Stage, policy: Architecture, hardware: Hardware) -> Trainin
         inner, hidden = policy.inner, policy.hidden
         trained = policy.layers * int(adapter["r"]) * (8 * hidden + (3 if policy.decoder else 2) * (hidden + inner))
     tokens = args.get("max_length") or config["reward"].get("max_length") or 1024
-    prompt = min(settings.get("max_prompt_tokens") or _UNKNOWN_PROMPT, _prompt(config["data"]))
+    prompt = min(settings.get("max_prompt_tokens") or _UNKNOWN_PROMPT, _prompt(config))
     total = settings["prompts_per_step"] * args["num_generations"] if rolls else 0
-    fixed = config["model"].get("max_position_embeddings") or 10**9
+    built = "max_position_embeddings" in config["model"]
+    fixed = _prompt(config) + config["max_completion_length"] if built else 10**9
     return Training(
         policy=policy, method=stage.method, rows=per_device,
         tokens=min(prompt + args["max_completion_length"] if rolls else tokens, fixed),
@@ -123,7 +126,7 @@ def _sampling(stage: Stage, policy: Architecture, hardware: Hardware) -> tuple[f
     longest, drawn = config["max_completion_length"], settings["problems"] * (settings["samples"] + 1)
     source = config["generator"]
     crowd = min(source.get("batch_size") or 256, settings["problems"] * settings["samples"])
-    prompt = _prompt(config["data"])
+    prompt = _prompt(config)
     held = min(crowd * (prompt + longest), source.get("batch_tokens") or 10**9)
     policies = max(len(settings.get("policies") or {}), 1)
     needed = 4 * policy.parameters + held * policy.cached(4) + crowd * 3 * 4 * policy.vocabulary
@@ -182,7 +185,7 @@ def of(stage: Stage) -> Forecast | None:
     operations = None if tokens is None else tokens * (
         passes * policy.parameters + sum(2 * reward.parameters for reward in plan.rewards)
     )  # fmt: skip
-    needed = plan.memory
+    needed = plan.memory if hardware.on_gpu else max(plan.memory, plan.saving)
     if stage.method == "reward" and operations is not None:
         operations += 4.0 * _held_out(stage, _rows(stage)[0]) * length * policy.parameters
     if _is_measured(stage) and operations is not None:

@@ -127,7 +127,15 @@ class Training:
     zero: int
 
     @property
+    def saving(self) -> float:
+        """Main memory while the model is written: as bytes of the file, and merged where it was an adapter."""
+        size = self.policy.parameters
+        beside = 4 * size * self.reference + sum(4 * reward.parameters for reward in self.rewards)
+        return self.process + 12 * size + 8 * self.trained / (self.processes if self.zero else 1) + beside
+
+    @property
     def memory(self) -> float:
+        """Of the device, at the most, in a step or while completions are drawn."""
         size, split = self.policy.parameters, self.processes
         weights = 4 * size / (split if self.zero >= 3 else 1)
         gradients = 4 * self.trained / (split if self.zero >= 2 else 1)
