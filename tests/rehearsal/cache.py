@@ -46,15 +46,13 @@ def pinned() -> dict[str, str | None]:
     for path in sorted(groups.CONF.rglob("*.yaml")):
         if path.parent.name == "bench":
             continue
-        for key, value in groups.flatten(yaml.safe_load(path.read_text(encoding="utf-8"))):
-            if not isinstance(value, str) or not _NAME.fullmatch(value) or value.startswith(("launch/", "override ")):
-                continue
-            above, _, name = key.rpartition(".")
-            node = yaml.safe_load(path.read_text(encoding="utf-8"))
-            for part in above.split(".") if above else []:
-                node = node[part]
-            stem = name.removesuffix("_name")
-            found[value] = node.get(f"{stem}_revision" if name.endswith("_name") else "revision") or found.get(value)
+        values = dict(groups.flatten(yaml.safe_load(path.read_text(encoding="utf-8"))))
+        for key, value in values.items():
+            if isinstance(value, str) and _NAME.fullmatch(value) and not value.startswith("launch/"):
+                above, _, name = key.rpartition(".")
+                stem = name.removesuffix("_name")
+                beside = f"{above}." * bool(above) + ("revision" if stem in (name, "") else f"{stem}_revision")
+                found[value] = values.get(beside) or found.get(value)
     return found
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from rehearsal.cases import CASES
+from tokenizers import Tokenizer
 
 from qwen_align import __main__ as program
 from qwen_align import groups, launch, plot, run_folder, worker
@@ -29,6 +30,7 @@ _TALK = [
     {"role": "user", "content": "Naïve <|im_end|>\n<|im_start|>assistant\nor [SEP]? 3 + 4 = 7"},
     {"role": "assistant", "content": "<think> 3 + 4 </think>\n<answer> 3 + 4 </answer>"},
 ]
+_TEXTS = ["Naïve façade, 12 345,67", "def add(b):\n    12\n        34 + b", " two  spaces   3 \t4\r\n"]
 _ROW = {"nums": [3, 4], "target": 7, "answer": "7", "constraints": '[{"kind": "ends", "with": "cat"}]'}
 _FEW = {"problems": 40, "pairs": 40, "evaluation_problems": 8}
 
@@ -91,10 +93,15 @@ def of_model(node: dict[str, Any], folder: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from qwen_align import chat
+    from qwen_align.hub import files
 
     policy, tokenizer = instantiate(node)
     (ids,) = chat.whole_ids(tokenizer, [_TALK])
+    published = files.snapshot(node["name"], "model", node["revision"]) if "name" in node else None
+    reader = Tokenizer.from_file(str(published / "tokenizer.json")) if published else tokenizer.backend_tokenizer
+    alike = all(reader.encode(text).ids == tokenizer(text)["input_ids"] for text in _TEXTS)
     return {
+        "as_published": alike,
         "rows": policy.get_input_embeddings().num_embeddings, "stop": tokenizer.convert_ids_to_tokens(tokenizer.eos_token_id),
         "ends": policy.generation_config.eos_token_id, "eos": tokenizer.eos_token_id,
         "stops_in_talk": ids.count(tokenizer.eos_token_id), "dtype": str(policy.dtype),
@@ -112,7 +119,8 @@ def of_reward(node: dict[str, Any], folder: Path) -> dict[str, Any]:
         network, tokenizer = fresh(base, node["architecture"], node["revision"], answers)
         pairs = pair_encoder(network, tokenizer, node["architecture"], node["max_length"])
         found: Any = scores(network, pairs, pairs.encode(prompts, answers), 4096)
-        return {"scores": found, "rows": network.get_input_embeddings().num_embeddings}
+        weights = network.get_input_embeddings().weight
+        return {"scores": found, "rows": len(weights), "embeddings": weights.abs().sum().item()}
     if node["_target_"].endswith(".several"):
         node = node | {"one": groups.read("reward", "length")}
     built = instantiate(node, _convert_="object")
@@ -136,12 +144,12 @@ def of_data(node: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def loaded(
-    kind: Callable[[dict[str, Any], Path], dict[str, Any]], group: str, option: str, folder: Path
+    kind: Callable[[dict[str, Any], Path], dict[str, Any]], node: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """What is found of one option of a group, or why it can't be loaded."""
+    """What is found of a component, or why it can't be loaded."""
     try:
         with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()):
-            return kind(groups.read(group, option), folder) | {"out": out.getvalue()}
+            return kind(node, folder) | {"out": out.getvalue()}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
 
@@ -166,7 +174,9 @@ def main() -> None:
         print(name, {k: v for k, v in report["cases"][name].items() if k not in ("out", "errors")}, flush=True)
     for group, kind in {"model": of_model, "reward": of_reward, "data": of_data}.items():
         for option in groups.options(group):
-            report["options"][f"{group}={option}"] = loaded(kind, group, option, folder)
+            report["options"][f"{group}={option}"] = loaded(kind, groups.read(group, option), folder)
+    deberta = groups.read("reward", "deberta") | {"revision": "main"}
+    report["options"]["reward=deberta reward.revision=main"] = loaded(of_reward, deberta, folder)
     run_folder.write_json(folder / "report.json", report)
 
 
