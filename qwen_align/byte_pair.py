@@ -16,13 +16,14 @@ from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 Read = Callable[[list[str]], list[list[int]]]
-_PROBES = [
+PROBES = [
     "Hello world! It's 12345 o'clock, they'LL say: \"don't\"...  \n\n\t tabs\tand   runs   \r\n of space \n",
     "déjà vu, naïve café; e\u0301 combining, I ni ce, Ɛ̀ ɔ, Òrúnmìlà",
     "数学は楽しい。三加五等于八！ 안녕하세요 مرحبا بالعالم हिन्दी ไทย",
     "🙂👩\u200d🔬🇸🇳 ½ ² Ⅷ № ™ … – — “quoted” «guillemets» 1 234,56 F CFA",
     "def f(x):\n    return x**2  # $\\frac{1}{2}$ <b>&amp;</b>\n\n\n",
     "\u00a0no-break\u200bzero\u2028line \x00 \x7f \ufffd \U000f0000",
+    "\n    12 and 3456",
     *("", " ", "\n", "a", "a" * 300, "=" * 300, " " * 300),
 ]
 
@@ -69,5 +70,5 @@ def reader(tokenizer: PreTrainedTokenizerBase) -> Read | None:
         ranks = (encoding.encode(text, allowed_special="all") for text in plain)
         return list(ranks) if alike else [[ids[rank] for rank in one] for one in ranks]
 
-    usual = tokenizer(_PROBES, add_special_tokens=False, verbose=False)["input_ids"]
-    return read if read(_PROBES) == usual else None
+    usual = tokenizer(PROBES, add_special_tokens=False, verbose=False)["input_ids"]
+    return read if read(PROBES) == usual else None

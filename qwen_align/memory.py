@@ -19,7 +19,7 @@ _NAMES = {  # ours -> what configs call it
     "inner": ("intermediate_size", "hidden_dim"), "heads": ("num_attention_heads", "n_heads", "n_head"),
     "vocabulary": ("vocab_size",),
 }  # fmt: skip
-_TILE = 4096 * 32768  # logits that TRL's loss holds at once, at most
+_TILE = (4096, 32768)  # tokens and vocabulary of the logits that TRL's loss holds at once, at most
 _BERT = {
     "hidden": 768,
     "layers": 12,
@@ -145,11 +145,8 @@ class Training:
         largest = 4 * self.policy.vocabulary * self.policy.hidden
         whole = self.trained == size
         texts = self.rows * (2 if self.method in ("dpo", "reward") else 1)
-        tile = (
-            (2 if self.half else 8) * min(_TILE, texts * self.tokens * self.policy.vocabulary)
-            if self.policy.decoder
-            else 0
-        )
+        logits = min(texts * self.tokens, _TILE[0]) * min(self.policy.vocabulary, _TILE[1])
+        tile = (2 if self.half else 32) * logits if self.policy.decoder else 0
         kept = texts * self.policy.kept(self.tokens, self.half, self.checkpointing)
         # The vocabulary is the largest tensor: its gradient comes in two parts, and AdamW makes two of its size.
         step = gradients + max(kept + tile + largest * whole, 2 * largest * whole)

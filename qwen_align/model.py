@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from jinja2 import TemplateError
 from peft import PeftModel
+from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -24,7 +25,9 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+from transformers.utils import cached_file
 
+from qwen_align import byte_pair
 from qwen_align.chat import whole_ids
 from qwen_align.errors import ConfigError, nearest
 
@@ -59,6 +62,8 @@ def pretrained_tokenizer(
             tokenizer = load_tokenizer(own)
         else:
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+            if not _reads_as_published(tokenizer, name, revision):
+                tokenizer = PreTrainedTokenizerFast.from_pretrained(name, revision=revision or "main")
     except OSError as error:
         raise _not_there(name, error) from error
     if chat_template == "chatml":
@@ -94,6 +99,15 @@ def from_pretrained(
     except OSError as error:
         raise _not_there(name, error) from error
     return stop_at(policy, tokenizer, stop_token)
+
+
+def _reads_as_published(tokenizer: PreTrainedTokenizerBase, name: str, revision: str | None) -> bool:
+    """Whether it gives the ids of the tokenizer.json there; AutoTokenizer rebuilds SmolLM2's without its split of digits."""
+    path = cached_file(name, "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return True
+    published = [Tokenizer.from_file(path).encode(text, add_special_tokens=False).ids for text in byte_pair.PROBES]
+    return bool(tokenizer(byte_pair.PROBES, add_special_tokens=False, verbose=False)["input_ids"] == published)
 
 
 def _is_saved_plainly(folder: Path) -> bool:
@@ -149,7 +163,7 @@ def from_scratch(words: str, numbers: int, **architecture: Any) -> Policy:
 
     Any other character is <|unk|>; white space only separates.
     """
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from tokenizers import Regex, models, pre_tokenizers
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|unk|>"]
     vocabulary = [*special, "system", "user", "assistant", *words.split(), *map(str, range(numbers + 1))]
