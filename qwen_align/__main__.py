@@ -23,10 +23,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from qwen_align import check, groups, overrides, preflight, run, run_folder, sweep, usage
+from qwen_align.config import check, groups, overrides, usage
 from qwen_align.errors import ConfigError
-from qwen_align.launch import INTERRUPTED, USER_ERROR
-from qwen_align.plan import Stage, resolve
+from qwen_align.report import sweep
+from qwen_align.stage import preflight, run, run_folder
+from qwen_align.stage.launch import INTERRUPTED, USER_ERROR
+from qwen_align.stage.plan import Stage, resolve
 
 _failures: list[Exception] = []
 

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from qwen_align import groups
+from qwen_align.config import groups
 from qwen_align.errors import ConfigError
 
 DEVICES = Path("/dev")

@@ -17,8 +17,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from qwen_align import __main__ as program
-from qwen_align import groups
-from qwen_align.plan import Stage
+from qwen_align.config import groups
+from qwen_align.stage.plan import Stage
 
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 

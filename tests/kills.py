@@ -24,8 +24,8 @@ from conftest import planned
 from processes import Program, finish, gone, logged, once, same_weights, start
 from tiny import TINY
 
-from qwen_align import ranks, run_folder
-from qwen_align.run import table
+from qwen_align.stage import ranks, run_folder
+from qwen_align.stage.run import table
 
 _SHORT = ("hardware.threads=1", "evaluation.problems=2", "evaluation.samples=1")
 _COUNTDOWN = (

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hydra.utils import get_object
 
-from qwen_align import groups
+from qwen_align.config import groups
 
 FILES = sorted(groups.CONF.rglob("*.yaml"))
 WHOLE = ("experiment", "sweep")  # groups whose options are no components: they choose among those of the others

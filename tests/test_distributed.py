@@ -15,10 +15,12 @@ from conftest import planned
 from processes import finish, gone, logged, once, same_weights, start, weights
 from tiny import TINY
 
-from qwen_align import check, groups, launch, model, ranks, run, run_folder, worker
-from qwen_align.plan import Stage
+from qwen_align import model
+from qwen_align.config import check, groups
 from qwen_align.reward import model as reward_model
 from qwen_align.reward.network import fresh
+from qwen_align.stage import launch, ranks, run, run_folder, worker
+from qwen_align.stage.plan import Stage
 
 pytestmark = pytest.mark.slow
 STEPS, SAVE = 40, 5

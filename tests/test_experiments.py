@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from conftest import planned
 
-from qwen_align import check, run, run_folder, worker
+from qwen_align.config import check
 from qwen_align.method.compare import mark
+from qwen_align.stage import run, run_folder, worker
 
 STAGES = {
     "study_countdown": ["sft", "rloo (countdown)", "compare"],

@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from tiny import TINY
 from trl import RLOOTrainer, SFTTrainer
 
-from qwen_align import forecast, run, run_folder, worker
 from qwen_align.method import rloo
-from qwen_align.plan import Stage
 from qwen_align.reward import scores
+from qwen_align.stage import forecast, run, run_folder, worker
+from qwen_align.stage.plan import Stage
 
 pytestmark = pytest.mark.slow
 SFT = (*TINY, "method=sft", "stages.sft.args.save_steps=1", "hardware.threads=1")

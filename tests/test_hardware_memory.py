@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from qwen_align import groups, memory
+from qwen_align.config import groups
+from qwen_align.stage import memory
 
 QWEN = memory.of({
     "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_hidden_layers": 24,

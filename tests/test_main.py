@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qwen_align import groups
+from qwen_align.config import groups
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "deepspeed")
 

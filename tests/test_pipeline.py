@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, trainers
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from qwen_align import run, run_folder, worker
 from qwen_align.method import rloo
-from qwen_align.plan import Stage
 from qwen_align.reward.model import RewardModel
+from qwen_align.stage import run, run_folder, worker
+from qwen_align.stage.plan import Stage
 
 
 def policy_folder(folder: Path, texts: list[str]) -> str:

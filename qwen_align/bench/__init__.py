@@ -15,9 +15,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from qwen_align import plot, report, run_folder
 from qwen_align.bench import claims
-from qwen_align.run import table as text_table
+from qwen_align.report import pages, plot
+from qwen_align.stage import run_folder
+from qwen_align.stage.run import table as text_table
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,10 @@ def write_tables(suite: str, tables: dict[str, Any], folder: Path, machine: dict
             image, f"{found['title']}: {metric}", {row: r["metrics"][metric] for row, r in found["rows"].items()}
         )
         plots[image.name] = base64.b64encode(image.read_bytes()).decode()
-        content.append(report.Section(f"{found['title']}: {metric}", plot=image.name))
+        content.append(pages.Section(f"{found['title']}: {metric}", plot=image.name))
     verdicts = [claim["confirmed"] for found in tables.values() for claim in found["claims"]]
     summary = (
-        f"{sum(verdicts)} of {len(verdicts)} claims are confirmed. {report.duration(machine['seconds'])} in this call, "
+        f"{sum(verdicts)} of {len(verdicts)} claims are confirmed. {pages.duration(machine['seconds'])} in this call, "
         f"{machine['cores']} cores, {machine['date']}."
     )
     for section in content:
@@ -98,6 +99,6 @@ def write_tables(suite: str, tables: dict[str, Any], folder: Path, machine: dict
             rows = [tuple(map(str, row)) for row in section.table]
             print(f"\n{section.title}. {section.words}\n\n{text_table(rows)}")
     print(f"\n{summary}")
-    report.write_pages(folder, suite, f"suite={suite}", summary, content, plots)
+    pages.write_pages(folder, suite, f"suite={suite}", summary, content, plots)
     run_folder.write_json(folder / f"{suite}.json", {"suite": suite, **machine, "tables": tables})
     print(f"written to {folder / suite}.html, .md and .json")

@@ -13,11 +13,13 @@ from typing import Any
 
 import yaml
 
-from qwen_align import bench, check, groups, run_folder
+from qwen_align import bench
 from qwen_align.bench.tables import Suite
+from qwen_align.config import check, groups
 from qwen_align.errors import ConfigError, nearest
-from qwen_align.launch import INTERRUPTED
-from qwen_align.run import StageFailed
+from qwen_align.stage import run_folder
+from qwen_align.stage.launch import INTERRUPTED
+from qwen_align.stage.run import StageFailed
 
 
 def settings_of(words: list[str]) -> tuple[str, dict[str, Any], list[str], dict[str, Any]]:

@@ -7,8 +7,9 @@ choice of problems (metric/interval.py, crossed); a row of one seed knows of pro
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_align import report, run_folder
 from qwen_align.errors import ConfigError, nearest
+from qwen_align.report import pages
+from qwen_align.stage import run_folder
 
 if TYPE_CHECKING:
     from qwen_align.bench.tables import Table
@@ -82,42 +83,42 @@ def read(table: "Table", folder: Path) -> dict[str, Any]:
     return {"title": table.title, "n": n, "folder": str(folder), "rows": rows, "claims": found}
 
 
-def sections(tables: dict[str, Any]) -> list[report.Section]:
+def sections(tables: dict[str, Any]) -> list[pages.Section]:
     """Each table and its claims, for a page."""
     found = []
     for table in tables.values():
         metrics = list(next(iter(table["rows"].values()))["metrics"])
         first = next(iter(table["rows"]))
-        head: report.Row = ["row", "seeds", *metrics, f"{metrics[0]}, minus {first}"]
+        head: pages.Row = ["row", "seeds", *metrics, f"{metrics[0]}, minus {first}"]
         rows = [head, *(_row(name, row, metrics) for name, row in table["rows"].items())]
-        found.append(report.Section(table["title"], f"{table['n']} held-out problems. {INTERVAL}", rows))
-        lines: list[report.Row] = [["claim", "", "compared", "difference", "of each seed"]]
+        found.append(pages.Section(table["title"], f"{table['n']} held-out problems. {INTERVAL}", rows))
+        lines: list[pages.Row] = [["claim", "", "compared", "difference", "of each seed"]]
         for claim in table["claims"]:
             lines += _claim(claim)
         words = "Confirmed: every interval is above 0" + ("; for 'steady' that of each seed too." if any(
             claim.get("each_seed") for claim in table["claims"]) else ".")  # fmt: skip
-        found.append(report.Section(f"{table['title']}: claims", words, lines))
+        found.append(pages.Section(f"{table['title']}: claims", words, lines))
     return found
 
 
-def _row(name: str, row: dict[str, Any], metrics: list[str]) -> report.Row:
-    over = report.shown(row["over_first"][metrics[0]], "+") if row["over_first"] else ""
-    return [name, ", ".join(map(str, row["seeds"])), *(report.shown(row["metrics"][m]) for m in metrics), over]
+def _row(name: str, row: dict[str, Any], metrics: list[str]) -> pages.Row:
+    over = pages.shown(row["over_first"][metrics[0]], "+") if row["over_first"] else ""
+    return [name, ", ".join(map(str, row["seeds"])), *(pages.shown(row["metrics"][m]) for m in metrics), over]
 
 
-def _claim(claim: dict[str, Any]) -> list[report.Row]:
+def _claim(claim: dict[str, Any]) -> list[pages.Row]:
     verdict = "confirmed" if claim["confirmed"] else "not confirmed"
-    lines: list[report.Row] = []
+    lines: list[pages.Row] = []
     for other, difference in claim["against"].items():
         factor = f"{claim['times']:g} x " if claim["times"] != 1 else ""
-        own = ", ".join(report.shown(d["mean"], "+") for d in difference["seeds"].values())
+        own = ", ".join(pages.shown(d["mean"], "+") for d in difference["seeds"].values())
         compared = f"{claim['better']} minus {factor}{other}"
         lines.append(
             [
                 claim["says"] if not lines else "",
                 verdict if not lines else "",
                 compared,
-                report.shown(difference, "+"),
+                pages.shown(difference, "+"),
                 own,
             ]
         )

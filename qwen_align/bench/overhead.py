@@ -23,9 +23,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from qwen_align import run_folder
 from qwen_align.bench import Row
 from qwen_align.data.countdown import Countdown
+from qwen_align.stage import run_folder
 
 STEPS = {"sft": 100, "rloo": 20}
 _COMMON = (

@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from qwen_align.bench import claims
 from qwen_align.errors import ConfigError
-from qwen_align.launch import INTERRUPTED
-from qwen_align.plan import Stage
-from qwen_align.report import duration
-from qwen_align.run import StageFailed, shown, table
+from qwen_align.report.pages import duration
+from qwen_align.stage.launch import INTERRUPTED
+from qwen_align.stage.plan import Stage
+from qwen_align.stage.run import StageFailed, shown, table
 
 
 @dataclass(frozen=True)

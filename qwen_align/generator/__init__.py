@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qwen_align import schema
+from qwen_align.config import schema
 from qwen_align.errors import ConfigError
 
 if TYPE_CHECKING:

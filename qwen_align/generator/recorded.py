@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_align import run_folder
 from qwen_align.data.conversation import BadRow
 from qwen_align.data.local import VERIFIERS, checked
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, Conversation
+from qwen_align.stage import run_folder
 from qwen_align.verifier.verdict import Verdict
 
 if TYPE_CHECKING:

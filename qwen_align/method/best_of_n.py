@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from qwen_align import model, run_folder
+from qwen_align import model
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, recorded, sampling
 from qwen_align.method import audit, policy, select
@@ -25,6 +25,7 @@ from qwen_align.method.evaluate import Measured, details, headline, problems, re
 from qwen_align.metric import interval
 from qwen_align.metric.pass_at_k import ks
 from qwen_align.reward import Reward
+from qwen_align.stage import run_folder
 
 
 @dataclass

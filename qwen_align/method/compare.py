@@ -11,7 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from qwen_align import model, run_folder
+from qwen_align import model
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, sampling
 from qwen_align.method import audit, policy
@@ -22,6 +22,7 @@ from qwen_align.method.select import weighted
 from qwen_align.metric import interval
 from qwen_align.metric.win_rate import WinRate
 from qwen_align.reward import Reward
+from qwen_align.stage import run_folder
 
 
 def judged(judge: Reward, rows: list[dict[str, Any]], pools: list[list[Completion]]) -> list[list[float]]:

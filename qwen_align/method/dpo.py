@@ -16,11 +16,12 @@ from hydra.utils import instantiate
 from transformers import PreTrainedTokenizerBase
 from trl import DPOTrainer
 
-from qwen_align import chat, ranks, run_folder
+from qwen_align import chat
 from qwen_align.data import cached
 from qwen_align.errors import ConfigError
 from qwen_align.method import evaluate, health, policy, reference
 from qwen_align.method.fit import arguments, fit
+from qwen_align.stage import ranks, run_folder
 
 COLUMNS = ("prompt", "chosen", "rejected")
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen_align import run_folder
 from qwen_align.generator import Completion, Conversation, Generator
+from qwen_align.stage import run_folder
 
 
 def waves(samples: int) -> list[int]:

@@ -13,13 +13,14 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from qwen_align import model, run_folder
+from qwen_align import model
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, Generator, recorded, sample, sampling
 from qwen_align.method import audit, differences, policy
 from qwen_align.method.fit import free_memory
 from qwen_align.metric import interval
 from qwen_align.metric.pass_at_k import PassAtK, estimate
+from qwen_align.stage import run_folder
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from qwen_align import run_folder
+from qwen_align.stage import run_folder
 
 BAD_STEPS = 3  # in a row, after which a loss that is not finite ends a run: by then its weights aren't either
 

@@ -29,10 +29,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from qwen_align import check, interrupt, model, ranks, run_folder
+from qwen_align import model
+from qwen_align.config import check
 from qwen_align.errors import ConfigError
 from qwen_align.hardware import Hardware
 from qwen_align.method import faults
+from qwen_align.stage import interrupt, ranks, run_folder
 
 
 @cache

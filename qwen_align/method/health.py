@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.generator import sample
 from qwen_align.generator.transformers import Transformers
 from qwen_align.method import audit, evaluate
 from qwen_align.method.audit import WINDOW
+from qwen_align.stage import run_folder
 
 Line = dict[str, Any]
 Check = Callable[[Sequence[Line]], str | None]

@@ -21,7 +21,7 @@ from datasets import Dataset, concatenate_datasets
 from tqdm import tqdm
 from trl import DPOTrainer
 
-from qwen_align import run_folder
+from qwen_align.stage import run_folder
 
 FILE = "reference.jsonl"
 _IDS = ("prompt_ids", "chosen_ids", "rejected_ids")

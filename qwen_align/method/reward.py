@@ -22,7 +22,6 @@ from peft import LoraConfig, PeftModel, TaskType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RewardTrainer
 
-from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.method import pairs
 from qwen_align.method.fit import arguments, fit, free_memory
@@ -32,6 +31,7 @@ from qwen_align.reward import text_of
 from qwen_align.reward.encode import flatten
 from qwen_align.reward.model import RewardModel
 from qwen_align.reward.network import fresh, pair_encoder, saved_tokenizer
+from qwen_align.stage import run_folder
 
 _ELSEWHERE = {  # fields of RewardConfig that would quietly do something else here
     "max_length": "reward.max_length", "label_smoothing_factor": "method.label_smoothing", "model_init_kwargs": "reward.base",

@@ -18,12 +18,13 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 from trl import RLOOConfig, RLOOTrainer
 
-from qwen_align import chat, run_folder
+from qwen_align import chat
 from qwen_align.data import cached
 from qwen_align.errors import ConfigError
 from qwen_align.method import audit, evaluate, health, policy, rollouts
 from qwen_align.method.fit import arguments, fit
 from qwen_align.reward import Reward, to_trl
+from qwen_align.stage import run_folder
 
 RESERVED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_align import run_folder
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.reward import Reward, scores
+from qwen_align.stage import run_folder
 
 if TYPE_CHECKING:
     from qwen_align.generator import Completion

@@ -13,12 +13,13 @@ from hydra.utils import instantiate
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
-from qwen_align import chat, run_folder
+from qwen_align import chat
 from qwen_align.data import cached
 from qwen_align.data.conversation import answered, asked
 from qwen_align.errors import ConfigError
 from qwen_align.method import audit, evaluate, policy
 from qwen_align.method.fit import arguments, fit
+from qwen_align.stage import run_folder
 
 _IGNORED = -100  # the label of a token that is not trained
 

@@ -19,11 +19,11 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from qwen_align import interrupt, run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, Conversation, Generator
 from qwen_align.method import evaluate, policy
 from qwen_align.metric import interval
+from qwen_align.stage import interrupt, run_folder
 
 _GRAM = 13  # words
 _WORDING = 0.05  # a run of words in more than this share of the evaluation prompts is the template, not a problem

@@ -24,11 +24,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from qwen_align import ranks
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.hub.model import Model, packaged, pickle_notice, require
 from qwen_align.reward.encode import Encoded, PairEncoder, batches
 from qwen_align.reward.siamese import Siamese
+from qwen_align.stage import ranks
 
 Network = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 _NOT_LOADED = (OSError, ValueError, pickle.UnpicklingError)  # the last for a pickle with code in it

@@ -4,10 +4,11 @@ import sys
 
 import pytest
 
-from qwen_align import bench, run_folder
+from qwen_align import bench
 from qwen_align.bench import __main__ as program
 from qwen_align.bench import verifier
 from qwen_align.errors import ConfigError
+from qwen_align.stage import run_folder
 
 
 def test_a_ratio_is_their_time_over_ours(monkeypatch):

@@ -8,12 +8,13 @@ import pytest
 import yaml
 from tiny import TINY
 
-from qwen_align import groups, run_folder
 from qwen_align.bench import __main__ as program
 from qwen_align.bench import claims, tables
 from qwen_align.bench.tables import Job, Suite, Table
+from qwen_align.config import groups
 from qwen_align.errors import ConfigError
-from qwen_align.run import StageFailed
+from qwen_align.stage import run_folder
+from qwen_align.stage.run import StageFailed
 
 SUITES = ("tiny", "study")
 SMALL = {

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from qwen_align import groups
+from qwen_align.config import groups
 from qwen_align.data.constraints import WORDS, Constraints, is_held_out
 from qwen_align.errors import ConfigError
 from qwen_align.verifier.constraints import FIELDS, words_of

@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 
-from qwen_align import groups
+from qwen_align.config import groups
 from qwen_align.data.countdown import Countdown, ask, is_held_out, solve, trace
 from qwen_align.errors import ConfigError
 from qwen_align.verifier.countdown import verify

@@ -6,7 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from qwen_align import groups
+from qwen_align.config import groups
 from qwen_align.data.countdown import Countdown, is_held_out
 from qwen_align.data.countdown_hub import CountdownHub
 from qwen_align.errors import ConfigError

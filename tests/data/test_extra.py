@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from qwen_align import groups, run, run_folder, worker
+from qwen_align.config import groups
 from qwen_align.data import extra
 from qwen_align.data.countdown import Countdown, is_held_out
 from qwen_align.errors import ConfigError
+from qwen_align.stage import run, run_folder, worker
 
 GOOD = {
     "prompt": [{"role": "user", "content": "Numbers 1 2 target 3"}],

@@ -6,7 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from qwen_align import groups
+from qwen_align.config import groups
 from qwen_align.data import hub
 from qwen_align.data.gsm8k import GSM8K, voted
 from qwen_align.errors import ConfigError

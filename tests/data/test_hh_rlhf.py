@@ -6,7 +6,7 @@ import json
 import datasets
 import pytest
 
-from qwen_align import groups
+from qwen_align.config import groups
 from qwen_align.data.conversation import BadRow
 from qwen_align.data.hh_rlhf import HHRLHF, parse
 from qwen_align.errors import ConfigError

@@ -3,7 +3,7 @@
 import datasets
 import pytest
 
-from qwen_align import groups
+from qwen_align.config import groups
 from qwen_align.data.instruct import Instruct
 from qwen_align.errors import ConfigError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from qwen_align import groups
+from qwen_align.config import groups
 from qwen_align.data.local import Local
 from qwen_align.errors import ConfigError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwen_align import groups
+from qwen_align.config import groups
 from qwen_align.data.countdown import ask
 from qwen_align.errors import ConfigError
 from qwen_align.generator import sample

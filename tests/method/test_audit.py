@@ -7,11 +7,12 @@ from conftest import planned
 from datasets import Dataset
 from tiny import TINY
 
-from qwen_align import model, run, run_folder, worker
+from qwen_align import model
 from qwen_align.data.countdown import Countdown
 from qwen_align.data.gsm8k import GSM8K
 from qwen_align.generator import Completion
 from qwen_align.method import audit, evaluate
+from qwen_align.stage import run, run_folder, worker
 
 DATA = Countdown(1, 1, [3, 3], [1, 9], [1, 9], 100, 0.5, 0, "{numbers} {target}")
 ROW = {"prompt": "?", "nums": [1, 2], "target": 3}

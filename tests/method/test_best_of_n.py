@@ -7,7 +7,6 @@ import pytest
 from datasets import Dataset
 from tiny import TINY
 
-from qwen_align import run, run_folder, worker
 from qwen_align.data.local import Local
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
@@ -15,6 +14,7 @@ from qwen_align.generator.transformers import Transformers
 from qwen_align.method import best_of_n, select
 from qwen_align.method.draw import Draws, waves
 from qwen_align.metric import interval
+from qwen_align.stage import run, run_folder, worker
 
 
 class Script:

@@ -5,11 +5,11 @@ import json
 import pytest
 from tiny import TINY
 
-from qwen_align import run, run_folder, worker
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
 from qwen_align.method import compare
 from qwen_align.method.evaluate import Measured
+from qwen_align.stage import run, run_folder, worker
 
 POLICIES = 'method.policies={sft: ["method=sft"], rloo: ["method=rloo"], same: ["method=sft"]}'
 

@@ -8,9 +8,9 @@ from datasets import Dataset
 from processes import resumes_exactly
 from tiny import TINY
 
-from qwen_align import run, run_folder, worker
 from qwen_align.errors import ConfigError
 from qwen_align.method import dpo, health, policy
+from qwen_align.stage import run, run_folder, worker
 
 PROMPT = [{"role": "user", "content": "Numbers 1 2 target 3"}]
 

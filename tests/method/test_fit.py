@@ -12,12 +12,13 @@ from tiny import TINY
 from transformers import AutoTokenizer
 from trl import SFTTrainer
 
-from qwen_align import hardware, interrupt, model, run, run_folder, worker
+from qwen_align import hardware, model
 from qwen_align.errors import ConfigError
 from qwen_align.method import faults, policy, rloo, sft
 from qwen_align.method import fit as fit_module
 from qwen_align.method.fit import arguments, fit, on_gpu, precision
 from qwen_align.reward.countdown import CountdownReward
+from qwen_align.stage import interrupt, run, run_folder, worker
 
 PROMPT, ANSWER = [{"role": "user", "content": "Numbers 1 2 target 3"}], [{"role": "assistant", "content": "1 + 2"}]
 

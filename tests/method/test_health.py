@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from tiny import TINY
 from transformers import TrainerState
 
-from qwen_align import run, run_folder, worker
 from qwen_align.errors import ConfigError
 from qwen_align.method import health
+from qwen_align.stage import run, run_folder, worker
 
 ARGS = {"max_completion_length": 28, "num_generations": 8, "temperature": 1.0, "beta": 0.05, "learning_rate": 1e-6}
 

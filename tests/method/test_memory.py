@@ -11,8 +11,8 @@ from conftest import planned
 from processes import weights
 from tiny import TINY
 
-from qwen_align import run, run_folder, worker
 from qwen_align.method import dpo, evaluate, reward, rloo, sft
+from qwen_align.stage import run, run_folder, worker
 
 
 def pairs_file(folder) -> str:

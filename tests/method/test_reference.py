@@ -9,8 +9,8 @@ from processes import same_weights, weights
 from tiny import TINY
 from trl import DPOTrainer
 
-from qwen_align import interrupt, run, run_folder, worker
 from qwen_align.method import dpo, reference
+from qwen_align.stage import interrupt, run, run_folder, worker
 
 FEW = "method.args.max_steps=2"  # 16 of 32 pairs
 

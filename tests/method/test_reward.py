@@ -9,13 +9,13 @@ from datasets import Dataset
 from encoders import KINDS, node_of, pairs
 from processes import resumes_exactly
 
-from qwen_align import run, run_folder, worker
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
 from qwen_align.method import pairs as pair_rows
 from qwen_align.method import reward, select
 from qwen_align.reward import to_trl
 from qwen_align.reward.model import RewardModel, _Loaded
+from qwen_align.stage import run, run_folder, worker
 
 LORA = {
     "_target_": "peft.LoraConfig",

@@ -8,11 +8,12 @@ from processes import resumes_exactly
 from tiny import TINY
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from qwen_align import chat, run, run_folder, worker
+from qwen_align import chat
 from qwen_align.errors import ConfigError
 from qwen_align.method import rloo
 from qwen_align.model import from_scratch
 from qwen_align.reward import to_trl
+from qwen_align.stage import run, run_folder, worker
 
 
 def test_a_resume_after_the_first_epoch_is_exact(tmp_path, stages_of):

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from qwen_align import run, run_folder, worker
 from qwen_align.data.countdown import Countdown, solve, trace
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
-from qwen_align.launch import USER_ERROR
 from qwen_align.method import synthesize as module
 from qwen_align.method.synthesize import Answers, Held, asked_as, grams, synthesize
+from qwen_align.stage import run, run_folder, worker
+from qwen_align.stage.launch import USER_ERROR
 
 PROMPT = "Numbers {numbers} target {target}"
 WORDS = (

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from qwen_align import groups
+from qwen_align.config import groups
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 

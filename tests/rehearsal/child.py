@@ -23,7 +23,9 @@ from rehearsal.cases import CASES
 from tokenizers import Tokenizer
 
 from qwen_align import __main__ as program
-from qwen_align import groups, launch, plot, run_folder, worker
+from qwen_align.config import groups
+from qwen_align.report import plot
+from qwen_align.stage import launch, run_folder, worker
 
 _TALK = [
     {"role": "system", "content": "Be brief."},

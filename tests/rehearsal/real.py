@@ -46,7 +46,7 @@ def stand_ins(home: Path, layers: int | None, rows: int) -> None:
 def rehearse(command: tuple[str, ...], runs: Path) -> tuple[int, list[dict[str, Any]]]:
     """Run one command line: its exit code, and what each of its stages took."""
     from qwen_align import __main__ as program
-    from qwen_align import forecast, run_folder
+    from qwen_align.stage import forecast, run_folder
 
     words = [*_TWO_STEPS, *command, f"runs_dir={runs}"]
     missing = [stage for stage in program.planned(words) if stage.state != "finished"]
@@ -65,7 +65,7 @@ def rehearse(command: tuple[str, ...], runs: Path) -> tuple[int, list[dict[str, 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Stage, seconds, peak memory beside the forecast of it, and the forecast's share of the peak."""
-    from qwen_align import run
+    from qwen_align.stage import run
 
     lines: list[tuple[str, ...]] = [("stage", "state", "seconds", "peak", "forecast", "forecast / peak")]
     for row in rows:

@@ -17,7 +17,7 @@ from datasets.arrow_writer import ArrowWriter
 from datasets.naming import camelcase_to_snakecase
 from rehearsal.cache import Size, commit, unpinned
 
-from qwen_align import groups
+from qwen_align.config import groups
 
 Rows = list[dict[str, Any]]
 _WORDS = (

@@ -3,7 +3,7 @@
 import pytest
 from hydra.utils import instantiate
 
-from qwen_align import groups
+from qwen_align.config import groups
 from qwen_align.errors import ConfigError
 from qwen_align.reward import to_trl
 from qwen_align.reward.countdown import CountdownReward

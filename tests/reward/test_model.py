@@ -7,11 +7,12 @@ import torch
 from encoders import folder_of, pairs
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from qwen_align import run_folder, schema
+from qwen_align.config import schema
 from qwen_align.errors import ConfigError
 from qwen_align.reward import model as reward_model
 from qwen_align.reward.model import RewardModel
 from qwen_align.reward.network import fresh
+from qwen_align.stage import run_folder
 
 ROWS = pairs(40, longest=12)
 PROMPTS = [row["prompt"] for row in ROWS]

@@ -5,7 +5,7 @@ import time
 import pytest
 from hydra.utils import instantiate
 
-from qwen_align import groups
+from qwen_align.config import groups
 from qwen_align.errors import ConfigError
 from qwen_align.reward import scores, to_trl
 from qwen_align.reward.constraints import ConstraintsReward

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from processes import finish, logged, start
 
-from qwen_align import launch, model
+from qwen_align import model
 from qwen_align.generator import Completion, sample
 from qwen_align.generator.vllm import Vllm
 from qwen_align.hardware import Hardware
+from qwen_align.stage import launch
 
 pytestmark = [
     pytest.mark.vllm,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tiny import TINY
 
-from qwen_align import ranks, run, run_folder, worker
-from qwen_align.launch import USER_ERROR
+from qwen_align.stage import ranks, run, run_folder, worker
+from qwen_align.stage.launch import USER_ERROR
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_process_that_a_launcher_started_leaves_a_last_word(prepared, capsys):
 
 
 def test_a_worker_is_told_to_stop_when_its_stdin_ends():
-    code = "from qwen_align.worker import _end_with_stdin as e; import time; e(); print(1, flush=True); time.sleep(60)"
+    code = "from qwen_align.stage.worker import _end_with_stdin as e; import time; e(); print(1, flush=True); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     child.stdout.readline()
     assert child.poll() is None
@@ -117,7 +117,7 @@ def test_a_worker_is_told_to_stop_when_its_stdin_ends():
 
 def test_the_log_of_another_rank_gets_what_c_libraries_say_too(tmp_path):
     code = (
-        "from pathlib import Path; from qwen_align.worker import _own_log; import os, sys\n"
+        "from pathlib import Path; from qwen_align.stage.worker import _own_log; import os, sys\n"
         "_own_log(Path(sys.argv[1]), 3); print('python', flush=True); os.write(2, b'c')"
     )
     said = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=True)

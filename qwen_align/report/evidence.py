@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qwen_align import run_folder
+from qwen_align.stage import run_folder
 
 if TYPE_CHECKING:
-    from qwen_align.plan import Stage
+    from qwen_align.stage.plan import Stage
 
 Summary = dict[str, Any]  # metric -> a number or {mean, low, high}
 GLOSSARY = {

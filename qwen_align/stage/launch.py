@@ -20,9 +20,9 @@ from typing import IO
 
 import yaml
 
-from qwen_align import ranks, run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.hardware import Hardware, find, has_gpu, search_path
+from qwen_align.stage import ranks, run_folder
 
 __all__ = ["INTERRUPTED", "USER_ERROR", "Hardware", "has_gpu", "run"]
 INTERRUPTED, USER_ERROR = 130, 2  # exit codes of a worker
@@ -70,7 +70,7 @@ def _free_port() -> int:
 
 def command(hardware: Hardware, folder: Path) -> list[str]:
     """What starts the workers; `python -m deepspeed.launcher.runner` is the `deepspeed` command."""
-    worker = ["qwen_align.worker", str(folder)]
+    worker = ["qwen_align.stage.worker", str(folder)]
     if not hardware.distributed:
         return [sys.executable, "-m", *worker]
     if hardware.launcher == "srun":

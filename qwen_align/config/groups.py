@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parent.parent
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 extra: list[Path] = []  # --config-dir
 

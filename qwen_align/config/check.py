@@ -4,11 +4,12 @@ import importlib
 import math
 from typing import Any
 
-from qwen_align import generator, groups, schema
+from qwen_align import generator
+from qwen_align.config import groups, schema
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.generator import vllm
 from qwen_align.method import select
-from qwen_align.plan import reward_nodes
+from qwen_align.stage.plan import reward_nodes
 
 _REFUSED = {  # TRL fields that have one home outside args
     "output_dir": "runs_dir", "resume_from_checkpoint": "nothing: runs resume by themselves", "report_to": "tracking",

@@ -5,8 +5,8 @@ import json
 import pytest
 from tiny import TINY
 
-from qwen_align import forecast, run_folder
 from qwen_align.errors import ConfigError
+from qwen_align.stage import forecast, run_folder
 
 QWEN = {
     "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_hidden_layers": 24,

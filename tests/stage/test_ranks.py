@@ -5,7 +5,8 @@ import json
 import torch
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
 
-from qwen_align import hardware, ranks, run_folder
+from qwen_align import hardware
+from qwen_align.stage import ranks, run_folder
 
 LOST = "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1"
 

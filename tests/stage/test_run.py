@@ -11,7 +11,7 @@ import pytest
 from processes import finish, logged, once, same_weights, start
 from tiny import TINY
 
-from qwen_align import run, run_folder
+from qwen_align.stage import run, run_folder
 
 LONG = (
     *TINY, "stages.sft.args.max_steps=80", "stages.sft.batch_size=32", "stages.rloo.args.max_steps=40",
@@ -74,7 +74,7 @@ def test_a_chain_ends_with_a_report_and_a_second_call_reuses_it(tmp_path, run_ma
 def test_a_run_folder_in_use_is_waited_for_and_then_reused(tmp_path, stages_of, capsys):
     stage = stages_of(*TINY, f"runs_dir={tmp_path}", "method=sft")[0]
     script = (
-        "import sys, time; from pathlib import Path; from qwen_align import run_folder\n"
+        "import sys, time; from pathlib import Path; from qwen_align.stage import run_folder\n"
         "folder = Path(sys.argv[1])\n"
         "with run_folder.locked(folder, ''):\n"
         "    print('held', flush=True); time.sleep(1)\n"

@@ -13,12 +13,13 @@ from typing import Any
 from huggingface_hub import constants
 from omegaconf import DictConfig, OmegaConf
 
-from qwen_align import check, groups, run_folder, schema
+from qwen_align.config import check, groups, schema
 from qwen_align.generator import brings_problems
 from qwen_align.hub import files, model, rows
 from qwen_align.hub.model import Model
 from qwen_align.hub.rows import Source
-from qwen_align.plan import Stage, reward_nodes
+from qwen_align.stage import run_folder
+from qwen_align.stage.plan import Stage, reward_nodes
 
 _REWARD = "qwen_align.method.reward.train"
 _NO_NETWORK = "model=countdown_tiny experiment=quickstart needs nothing, and model.name=FOLDER takes a local folder"

@@ -15,8 +15,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from qwen_align import groups, run_folder
+from qwen_align.config import groups
 from qwen_align.errors import ConfigError, nearest
+from qwen_align.stage import run_folder
 
 _NEUTRAL_ARGS = frozenset(
     "logging_steps logging_strategy logging_first_step save_steps save_strategy save_total_limit report_to run_name project "

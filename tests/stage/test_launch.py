@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from qwen_align import hardware, launch, run_folder
+from qwen_align import hardware
 from qwen_align.errors import ConfigError
-from qwen_align.launch import Hardware
+from qwen_align.stage import launch, run_folder
+from qwen_align.stage.launch import Hardware
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_one_process_needs_no_launcher(tmp_path):
     assert launch.command(Hardware(device="cpu"), tmp_path) == [
         sys.executable,
         "-m",
-        "qwen_align.worker",
+        "qwen_align.stage.worker",
         str(tmp_path),
     ]
 
@@ -65,7 +66,7 @@ def test_several_processes_are_started_by_deepspeed_on_a_port_of_their_own(tmp_p
     wanted = Hardware(device="cpu", processes=2, deepspeed=deepspeed)
     argv = launch.command(wanted, tmp_path)
     assert argv[1:4] == ["-m", "deepspeed.launcher.runner", "--no_local_rank"]
-    assert argv[-3:] == ["--module", "qwen_align.worker", str(tmp_path)]
+    assert argv[-3:] == ["--module", "qwen_align.stage.worker", str(tmp_path)]
     assert argv[argv.index("--num_accelerators") + 1] == "2"
     ports = {launch.command(wanted, tmp_path)[argv.index("--master_port") + 1] for _ in range(3)}
     assert len(ports) > 1
@@ -88,7 +89,7 @@ def test_slurm_starts_a_task_for_each_process(tmp_path, in_a_slurm_job):
     wanted = Hardware(device="gpu", processes=4, launcher="srun")
     argv = launch.command(wanted, tmp_path)
     assert argv[:2] == ["srun", "--ntasks=4"]
-    assert argv[-3:] == ["-m", "qwen_align.worker", str(tmp_path)]
+    assert argv[-3:] == ["-m", "qwen_align.stage.worker", str(tmp_path)]
     assert launch.environment(wanted)["MASTER_ADDR"] == "127.0.0.1"
 
 
@@ -134,7 +135,8 @@ def test_the_workers_exit_code_and_output_come_back(tmp_path):
 def test_a_worker_ends_with_its_parent(tmp_path):
     script = (
         "import subprocess, sys\n"
-        "code = 'from qwen_align.worker import _end_with_parent as e; import time; e(); print(1, flush=True); time.sleep(60)'\n"
+        "code = 'from qwen_align.stage.worker import _end_with_parent as e; import time; '\n"
+        "code += 'e(); print(1, flush=True); time.sleep(60)'\n"
         "child = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)\n"
         "child.stdout.readline(); print(child.pid, flush=True)\n"
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tiny import TINY
 
-from qwen_align import launch, run_folder, sweep
 from qwen_align.errors import ConfigError
+from qwen_align.report import sweep
+from qwen_align.stage import launch, run_folder
 
 SFT = ("-m", *TINY, "method=sft")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_align import check, groups, schema
+from qwen_align.config import check, groups, schema
 from qwen_align.errors import ConfigError
 
 

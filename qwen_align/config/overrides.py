@@ -5,7 +5,7 @@ A misspelled word is an error before Hydra composes, with the nearest right one;
 
 import re
 
-from qwen_align import groups, schema
+from qwen_align.config import groups, schema
 from qwen_align.errors import ConfigError, nearest
 
 _RENAMED = {  # names that people know from older releases and from papers

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from qwen_align import plot, report, run_folder
-from qwen_align.plan import Stage
+from qwen_align.report import pages, plot
+from qwen_align.stage import run_folder
+from qwen_align.stage.plan import Stage
 
 DRAW = plot.draw
 CHOICES = {"data": "countdown", "model": "countdown_tiny", "adapter": "none", "reward": "countdown"}
@@ -79,7 +80,7 @@ def chain(
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a written report, to read only."""
     root = tmp_path_factory.mktemp("runs")
-    report.write(root / "quickstart", chain(root))
+    pages.write(root / "quickstart", chain(root))
     return root / "quickstart"
 
 
@@ -120,7 +121,7 @@ def test_no_number_of_a_policy_goes_without_its_interval(quickstart):
 def test_a_run_folder_keeps_its_own_metrics(tmp_path):
     stages = chain(tmp_path)
     before = (stages[-1].folder / "metrics.json").read_bytes()
-    report.write(stages[-1].folder, stages)
+    pages.write(stages[-1].folder, stages)
     assert (stages[-1].folder / "metrics.json").read_bytes() == before
     assert (stages[-1].folder / "report.html").is_file()
 
@@ -128,7 +129,7 @@ def test_a_run_folder_keeps_its_own_metrics(tmp_path):
 def test_a_job_that_is_named_like_another_run_folder_does_not_overwrite_its_metrics(tmp_path):
     other = trained(tmp_path / "other", "sft", [])
     before = (other.folder / "metrics.json").read_bytes()
-    report.write(other.folder, chain(tmp_path))
+    pages.write(other.folder, chain(tmp_path))
     assert (other.folder / "metrics.json").read_bytes() == before
 
 
@@ -146,7 +147,7 @@ def test_both_pages_have_the_same_sections(quickstart):
 @pytest.mark.parametrize(("low", "high"), [(-0.02, 0.06), (0.0, 0.06), (-0.06, 0.0)])
 def test_a_difference_whose_interval_includes_0_is_never_called_one(tmp_path, low, high):
     difference = {"pass@1": interval((low + high) / 2, low, high)}
-    report.write(tmp_path / "job", chain(tmp_path, difference))
+    pages.write(tmp_path / "job", chain(tmp_path, difference))
     said = paragraph(tmp_path / "job")
     assert "within noise" in said
     assert "beyond noise" not in said
@@ -167,14 +168,14 @@ def test_sharpening_is_said_when_one_sample_gains_and_many_lose(quickstart):
 
 @pytest.mark.parametrize("best", [interval(-0.02, -0.05, 0.01), interval(0.05, 0.01, 0.09)])
 def test_sharpening_is_not_said_when_no_loss_was_shown(tmp_path, best):
-    report.write(tmp_path / "job", chain(tmp_path, {"pass@1": around(0.1), "best_of_16": best}))
+    pages.write(tmp_path / "job", chain(tmp_path, {"pass@1": around(0.1), "best_of_16": best}))
     assert "sharpens" not in paragraph(tmp_path / "job")
 
 
 def test_what_models_and_prompts_say_is_escaped_in_html(tmp_path):
     hostile = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
     samples = [answered("<b>sft</b>", hostile, hostile, "<i>correct</i>")]
-    report.write(tmp_path / "job", chain(tmp_path, samples=samples))
+    pages.write(tmp_path / "job", chain(tmp_path, samples=samples))
     text = page(tmp_path / "job")
     assert not re.search(r"<script|onerror=alert\(1\)>|<img src=x|<b>sft|<i>correct", text)
     assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
@@ -182,7 +183,7 @@ def test_what_models_and_prompts_say_is_escaped_in_html(tmp_path):
 
 def test_a_completion_cannot_end_its_code_block_in_markdown(tmp_path):
     hostile = "```\n````\n# a heading\n<script>"
-    report.write(tmp_path / "job", chain(tmp_path, samples=[answered("sft", "target 1", hostile)]))
+    pages.write(tmp_path / "job", chain(tmp_path, samples=[answered("sft", "target 1", hostile)]))
     assert f"`````text\n{hostile}\n`````" in page(tmp_path / "job", "report.md")
 
 
@@ -235,7 +236,7 @@ def section(folder: Path, title: str) -> str:
 
 
 def test_the_audit_stands_beside_that_of_the_rollouts(tmp_path):
-    report.write(tmp_path / "job", [audited(tmp_path)])
+    pages.write(tmp_path / "job", [audited(tmp_path)])
     told = section(tmp_path / "job", "How completions end")
     assert "| metric | rloo | rloo, last rollouts |" in told
     assert "| ended by stop | 0.800 [0.780, 0.820] | 0.750 |" in told
@@ -244,20 +245,20 @@ def test_the_audit_stands_beside_that_of_the_rollouts(tmp_path):
 
 
 def test_warnings_of_the_log_and_of_the_audit_are_listed_with_when_they_came(tmp_path):
-    report.write(tmp_path / "job", [audited(tmp_path)])
+    pages.write(tmp_path / "job", [audited(tmp_path)])
     told = section(tmp_path / "job", "Warnings")
     assert "| rloo | 9 | far away |" in told
     assert "| rloo | evaluation | 20% of the sampled completions are cut |" in told
 
 
 def test_an_audits_terms_are_explained_where_there_is_one(tmp_path, quickstart):
-    report.write(tmp_path / "job", [audited(tmp_path)])
+    pages.write(tmp_path / "job", [audited(tmp_path)])
     assert "**first changes verdict**" in page(tmp_path / "job", "report.md")
     assert "**first changes verdict**" not in page(quickstart, "report.md")
 
 
 def test_a_jobs_metrics_hold_the_audits_of_its_policies(tmp_path):
-    report.write(tmp_path / "job", [audited(tmp_path)])
+    pages.write(tmp_path / "job", [audited(tmp_path)])
     assert run_folder.read_json(tmp_path / "job" / "metrics.json")["rloo"]["audit"] == AUDIT
 
 
@@ -274,7 +275,7 @@ def test_a_recorded_file_is_named_and_its_differences_are_listed(tmp_path):
     found = stage(tmp_path, "evaluate", {"evaluation": summary(0.3, 0.2, 0.5), "recorded": scores})
     found.config["generator"] = {"path": "there/eval.json"}
     found.choices = CHOICES | {"generator": "recorded"}
-    report.write(found.folder, [found])
+    pages.write(found.folder, [found])
     text = page(found.folder, "report.md")
     assert text.startswith("# evaluate, countdown, recorded\n")
     assert "| evaluate | eval.json | data countdown, generator recorded |" in text
@@ -298,25 +299,25 @@ def test_ten_problems_are_shown_evenly_spread_with_every_policy(quickstart):
 
 @pytest.mark.parametrize("lines", [None, []])
 def test_without_metrics_logs_and_samples_the_rest_remains(tmp_path, lines):
-    report.write(tmp_path / "job", [stage(tmp_path, "sft", {}, log=lines, samples=lines)])
+    pages.write(tmp_path / "job", [stage(tmp_path, "sft", {}, log=lines, samples=lines)])
     assert headings(tmp_path / "job") == ["Stages", "Provenance", "How to read the numbers"]
     assert not list((tmp_path / "job").glob("*.png"))
 
 
 def test_an_empty_run_folder_gives_a_report(tmp_path):
-    report.write(tmp_path / "job", [Stage("sft", {}, tmp_path / "sft", "0", {})])
+    pages.write(tmp_path / "job", [Stage("sft", {}, tmp_path / "sft", "0", {})])
     assert "missing" in page(tmp_path / "job")
 
 
 def test_one_training_stage_shows_its_loss_and_its_own_evaluation(tmp_path):
     sft = trained(tmp_path, "sft", [{"step": 1, "loss": 1.0}, {"step": 1, "train_runtime": 3.0}])
-    report.write(sft.folder, [sft])
+    pages.write(sft.folder, [sft])
     assert headings(sft.folder) == ["Stages", "Policies", "Best-of-N", "Loss", "Provenance", "How to read the numbers"]
     assert "pass@1 0.200 [0.180, 0.220]" in paragraph(sft.folder)
 
 
 def test_stages_that_were_measured_apart_are_not_compared(tmp_path):
-    report.write(tmp_path / "job", chain(tmp_path)[:2])
+    pages.write(tmp_path / "job", chain(tmp_path)[:2])
     assert "nothing is said here about their differences" in paragraph(tmp_path / "job")
     assert "Paired differences" not in headings(tmp_path / "job")
     found = run_folder.read_json(tmp_path / "job" / "metrics.json")
@@ -325,7 +326,7 @@ def test_stages_that_were_measured_apart_are_not_compared(tmp_path):
 
 def test_a_stage_that_logs_a_reward_has_no_loss_curve(tmp_path):
     rloo = trained(tmp_path, "rloo", [{"step": 1, "loss": 0.0, "reward": 0.3}])
-    report.write(rloo.folder, [rloo])
+    pages.write(rloo.folder, [rloo])
     assert "Reward" in headings(rloo.folder)
     assert "Loss" not in headings(rloo.folder)
 
@@ -333,15 +334,15 @@ def test_a_stage_that_logs_a_reward_has_no_loss_curve(tmp_path):
 def test_policies_and_metrics_may_have_any_name(tmp_path):
     policies = {name: {"n": 50, "win_rate": around(0.6), "length": 12.5, "raw": [1, 2]} for name in ("dpo", "base")}
     metrics = {"policies": policies, "differences": {"dpo_minus_base": {"win_rate": around(0.1)}}}
-    report.write(tmp_path / "job", [stage(tmp_path, "judge", metrics)])
+    pages.write(tmp_path / "job", [stage(tmp_path, "judge", metrics)])
     assert "dpo minus base: win rate is higher (+0.100 [+0.080, +0.120])" in paragraph(tmp_path / "job")
     assert run_folder.read_json(tmp_path / "job" / "metrics.json")["dpo"] == {"win_rate": 0.6, "n": 50}
 
 
 def test_the_plots_of_an_earlier_job_do_not_stay(tmp_path):
     stages = chain(tmp_path)
-    report.write(tmp_path / "job", stages)
-    report.write(tmp_path / "job", stages[:1])
+    pages.write(tmp_path / "job", stages)
+    pages.write(tmp_path / "job", stages[:1])
     assert sorted(p.name for p in (tmp_path / "job").iterdir()) == [
         "best_of_n.png", "loss.png", "metrics.json", "report.html", "report.md",
     ]  # fmt: skip
@@ -349,7 +350,7 @@ def test_the_plots_of_an_earlier_job_do_not_stay(tmp_path):
 
 def test_the_command_and_versions_are_said_once_where_all_stages_share_them(tmp_path):
     sft = stage(tmp_path, "sft", {}, command="python -m qwen_align method=sft")
-    report.write(tmp_path / "job", [sft, stage(tmp_path, "rloo", {}, sft)])
+    pages.write(tmp_path / "job", [sft, stage(tmp_path, "rloo", {}, sft)])
     text = page(tmp_path / "job", "report.md")
     assert text.count("Versions: trl 1.16.0.") == 1
     assert "sft: Command: python -m qwen_align method=sft." in text
@@ -359,7 +360,7 @@ def test_writing_a_report_imports_no_torch(tmp_path):
     stages = chain(tmp_path)
     job, run = repr(str(tmp_path / "job")), repr(str(stages[-1].folder))
     code = (
-        "import sys; from pathlib import Path; from qwen_align import report; from qwen_align.plan import Stage\n"
+        "import sys; from pathlib import Path; from qwen_align.report import pages as report; from qwen_align.stage.plan import Stage\n"
         "early = {'matplotlib', 'jinja2', 'numpy'} & set(sys.modules)\n"
         f"report.write(Path({job}), [Stage('best_of_n', {{}}, Path({run}), '', {{}})])\n"
         "late = {'torch', 'transformers', 'trl', 'datasets', 'matplotlib.pyplot'} & set(sys.modules)\n"

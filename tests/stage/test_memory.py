@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, DebertaV2Config, DistilBertConfig, Qwen2Config
 
-from qwen_align import memory
+from qwen_align.stage import memory
 
 QWEN = {
     "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_hidden_layers": 24,

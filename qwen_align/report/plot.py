@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen_align.evidence import Evidence, best_of
+from qwen_align.report.evidence import Evidence, best_of
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito: told apart by everybody
 _SMOOTHED_FROM = 40  # points; below that a running mean hides more than it shows

@@ -9,8 +9,9 @@ import pytest
 from repositories import COMMIT, DEBERTA, QWEN, ULTRAFEEDBACK, fill, of_the_study, safetensors, snapshot, use_cache
 from tiny import TINY
 
-from qwen_align import check, groups, preflight, run_folder
+from qwen_align.config import check, groups
 from qwen_align.hub import files
+from qwen_align.stage import preflight, run_folder
 
 STUDY = ("method=rloo", "reward=deberta", "hardware=cpu")
 PINNED = {group: groups.read(*group.split("/"))["revision"] for group in ("model/qwen2.5_0.5b", "reward/deberta")}
@@ -33,7 +34,7 @@ def started(monkeypatch):
         found.append(run_folder.read_json(folder / "run.json")["method"])
         return 1
 
-    monkeypatch.setattr("qwen_align.launch.run", no_worker)
+    monkeypatch.setattr("qwen_align.stage.launch.run", no_worker)
     return found
 
 

@@ -6,7 +6,7 @@ import enum
 
 import pytest
 
-from qwen_align import schema
+from qwen_align.config import schema
 
 TARGETS = ["trl.SFTConfig", "trl.DPOConfig", "trl.RewardConfig", "trl.RLOOConfig", "peft.LoraConfig"]
 

@@ -17,11 +17,13 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from qwen_align import groups, report, run_folder
+from qwen_align.config import groups
 from qwen_align.errors import ConfigError, nearest
-from qwen_align.evidence import main_metrics
-from qwen_align.launch import INTERRUPTED
-from qwen_align.run import StageFailed, shown, table
+from qwen_align.report import pages
+from qwen_align.report.evidence import main_metrics
+from qwen_align.stage import run_folder
+from qwen_align.stage.launch import INTERRUPTED
+from qwen_align.stage.run import StageFailed, shown, table
 
 DEFAULT_OBJECTIVE = "headline.mean"
 INTERVAL = (
@@ -210,13 +212,13 @@ def over_seeds(values: list[float]) -> dict[str, float]:
 
 def _cell(values: list[float]) -> str:
     found = over_seeds(values) if values else {}
-    return report.shown(found if "low" in found else found["mean"]) if found else ""
+    return pages.shown(found if "low" in found else found["mean"]) if found else ""
 
 
 def results(rows: list[Row]) -> list[list[str]]:
     """The table: settings that differ, seeds, metrics; the first row is its head."""
     metrics = list(dict.fromkeys(name for row in rows for name in row.values))
-    head = [*rows[0].settings, "seeds", *(name if "." in name else report.named(name) for name in metrics)]
+    head = [*rows[0].settings, "seeds", *(name if "." in name else pages.named(name) for name in metrics)]
     return [head, *([*r.settings.values(), r.seeds, *(_cell(r.values.get(m, [])) for m in metrics)] for r in rows)]
 
 
@@ -257,16 +259,16 @@ def write(folder: Path, path: str, command: str) -> list[Job]:
 
 def _pages(folder: Path, jobs: list[Job], command: str, seen: list[list[str]]) -> None:
     words = told_apart(jobs)
-    lost: list[report.Row] = [["jobs", "state", "why"]]
+    lost: list[pages.Row] = [["jobs", "state", "why"]]
     lost += [
         ["; ".join(words[j.number] or str(j.number) for j in js), js[0].state, why] for why, js in losses(jobs).items()
     ]
-    linked: list[report.Row] = [["job", "words", "state", "run folder"]]
+    linked: list[pages.Row] = [["job", "words", "state", "run folder"]]
     for job in jobs:
         there = Path(os.path.relpath(job.folder, folder)).as_posix() if job.folder else ""
-        link = report.Link(Path(there).name, f"{there}/report.html") if there else ""
+        link = pages.Link(Path(there).name, f"{there}/report.html") if there else ""
         linked.append([str(job.number), words[job.number], job.state, link])
-    content = [report.Section("Results", INTERVAL, [list(row) for row in seen])]
-    content += [report.Section("Not finished", table=lost)] if len(lost) > 1 else []
-    content.append(report.Section("Jobs", f"Command: {command}.", linked))
-    report.write_pages(folder, "sweep", folder.name, summary(jobs), content, {})
+    content = [pages.Section("Results", INTERVAL, [list(row) for row in seen])]
+    content += [pages.Section("Not finished", table=lost)] if len(lost) > 1 else []
+    content.append(pages.Section("Jobs", f"Command: {command}.", linked))
+    pages.write_pages(folder, "sweep", folder.name, summary(jobs), content, {})

@@ -1,6 +1,6 @@
 """What --help prints: the groups with their options as conf/ has them now, the keys people use, commands to copy."""
 
-from qwen_align import groups
+from qwen_align.config import groups
 
 _TEXT = """\
 qwen_align: post-train a small language model with TRL, one command for the whole chain of stages.

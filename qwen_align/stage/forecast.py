@@ -15,12 +15,13 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from qwen_align import check, memory, preflight, run_folder, schema
+from qwen_align.config import check, schema
 from qwen_align.errors import ConfigError
 from qwen_align.hardware import Hardware
 from qwen_align.hub import model, rows
-from qwen_align.memory import Architecture, Training
-from qwen_align.plan import Stage, reward_nodes
+from qwen_align.stage import memory, preflight, run_folder
+from qwen_align.stage.memory import Architecture, Training
+from qwen_align.stage.plan import Stage, reward_nodes
 
 GB = 1e9
 _PROCESS = 0.70 * GB  # Python with torch and TRL, on a CPU

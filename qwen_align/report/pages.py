@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qwen_align import plot, run_folder
-from qwen_align.evidence import (
+from qwen_align.report import plot
+from qwen_align.report.evidence import (
     AUDIT_TERMS,
     GLOSSARY,
     Evidence,
@@ -29,9 +29,10 @@ from qwen_align.evidence import (
     verdict,
     warnings,
 )
+from qwen_align.stage import run_folder
 
 if TYPE_CHECKING:
-    from qwen_align.plan import Stage
+    from qwen_align.stage.plan import Stage
 
 _SAMPLES = 10
 _LABELS = {"n": "problems", "samples": "samples a problem"}

@@ -1,6 +1,6 @@
 """The spine of a stage: read the resolved config, build the data, call the method, write its metrics.
 
-    python -m qwen_align.worker RUN_FOLDER
+    python -m qwen_align.stage.worker RUN_FOLDER
 
 The parent starts this, once, or through a launcher as many times as there are processes; it never composes. A worker whose
 parent dies is told to stop.
@@ -20,9 +20,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from qwen_align import check, interrupt, ranks, run_folder
+from qwen_align.config import check
 from qwen_align.errors import ConfigError
-from qwen_align.launch import INTERRUPTED, USER_ERROR
+from qwen_align.stage import interrupt, ranks, run_folder
+from qwen_align.stage.launch import INTERRUPTED, USER_ERROR
 
 _PR_SET_PDEATHSIG = 1
 

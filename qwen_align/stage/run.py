@@ -8,9 +8,11 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from qwen_align import check, forecast, launch, preflight, report, run_folder
+from qwen_align.config import check
 from qwen_align.errors import ConfigError
-from qwen_align.plan import Stage
+from qwen_align.report import pages
+from qwen_align.stage import forecast, launch, preflight, run_folder
+from qwen_align.stage.plan import Stage
 
 _NEXT = {"sft": "rloo", "reward": "rloo", "dpo": "evaluate", "rloo": "best_of_n", "evaluate": "sft"}
 
@@ -61,7 +63,7 @@ def _forecast(stages: list[Stage]) -> list[str]:
         known = lambda value, form: "" if value is None else format(value, form)  # noqa: E731
         tokens = "" if found.tokens is None else f"{found.tokens / 1e6:,.1f} M"
         hours = (found.seconds or 0.0) / 3600
-        spent = f"{hours / 24:,.0f} days" if hours > 48 else report.duration(3600 * hours) if hours else ""
+        spent = f"{hours / 24:,.0f} days" if hours > 48 else pages.duration(3600 * hours) if hours else ""
         rows.append((
             stage.label, known(found.updates, ",d"), known(found.epochs, ".2g"), found.update, tokens,
             forecast.size(found.memory), forecast.size(found.disk) if found.disk else "", spent,
@@ -150,7 +152,7 @@ def _print_results(stages: list[Stage], done: dict[str, str]) -> None:
     for stage in stages:
         seconds = run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
         what = done.get(stage.fingerprint, stage.state)
-        rows.append((stage.label, what, report.duration(seconds), headline(stage.folder), shown(stage.folder)))
+        rows.append((stage.label, what, pages.duration(seconds), headline(stage.folder), shown(stage.folder)))
     print("\n" + table(rows), flush=True)
 
 
@@ -192,5 +194,5 @@ def execute(stages: list[Stage], name: str | None, force: bool, words: list[str]
         _print_results(stages, done)
     last = stages[-1]
     where = last.folder.parent / name if name else last.folder
-    report.write(where, stages)
+    pages.write(where, stages)
     print(f"\nreport: {shown(where / 'report.html')}\nnext:   {_next_command(last, words)}")

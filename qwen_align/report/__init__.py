@@ -1,0 +1,1 @@
+"""What runs left, for people: evidence, plots, pages, the table of a sweep."""
