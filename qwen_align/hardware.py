@@ -163,7 +163,7 @@ class Hardware:
     def zero_stage(self) -> int | None:
         return self.configuration()["zero_optimization"]["stage"] if self.deepspeed else None
 
-    def alone(self) -> "Hardware":
+    def in_one_process(self) -> "Hardware":
         """The same device for a stage that is not spread."""
         return replace(self, processes=1, deepspeed=None, launcher="deepspeed", hostfile=None)
 

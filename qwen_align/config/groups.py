@@ -30,7 +30,7 @@ def _folders() -> list[Path]:
 
 
 def names() -> list[str]:
-    """The groups, in alphabetical order; bench/ holds suites of another program."""
+    """The groups, in alphabetical order; bench/ holds the speed suites of another program."""
     found = {p.name for folder in _folders() if folder.is_dir() for p in folder.iterdir() if p.is_dir()}
     return sorted(found - {"hydra", "bench"})
 
@@ -53,8 +53,14 @@ def read(group: str | None, option: str) -> dict[str, Any]:
     content = dict(_read(path))
     for entry in content.pop("defaults", []) if group else []:
         if isinstance(entry, str) and entry != "_self_":
-            content = read(group, entry.rpartition("/")[2]) | content
+            content = merged(read(group, entry.rpartition("/")[2]), content)
     return content
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two trees as one; where both have a value, that of `above`."""
+    both = {k: merged(below[k], v) for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
+    return below | above | both
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,17 +1,25 @@
 """95 % intervals: Wilson for shares of yes and no, the percentile bootstrap over problems for everything else."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-Interval = dict[str, float]
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
 
 
 def share(values: Sequence[bool]) -> Interval:
     """The share of true values with Wilson's interval."""
     low, high = stats.binomtest(int(np.sum(values)), len(values)).proportion_ci(method="wilson")
-    return {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
+    return Interval(float(np.mean(values)), float(low), float(high))
 
 
 def mean(values: Sequence[float], seed: int = 0, shares: bool = False) -> Interval:
@@ -24,11 +32,11 @@ def mean(values: Sequence[float], seed: int = 0, shares: bool = False) -> Interv
     if shares and centre in (0.0, 1.0):
         return share([bool(centre)] * len(array))
     if len(array) < 2 or np.all(array == array[0]):
-        return {"mean": centre, "low": centre, "high": centre}
+        return Interval(centre, centre, centre)
     found = stats.bootstrap(
         (array,), np.mean, n_resamples=4000, batch=500, method="percentile", rng=np.random.default_rng(seed)
     )
-    return {"mean": centre, "low": float(found.confidence_interval.low), "high": float(found.confidence_interval.high)}
+    return Interval(centre, float(found.confidence_interval.low), float(found.confidence_interval.high))
 
 
 def crossed(values: Sequence[Sequence[float]]) -> Interval:
@@ -42,9 +50,8 @@ def crossed(values: Sequence[Sequence[float]]) -> Interval:
     if (seeds := len(array)) == 1:
         return found
     half = float(stats.t.ppf(0.975, seeds - 1)) * float(array.mean(axis=1).std(ddof=1)) / seeds**0.5
-    centre = found["mean"]
-    low, high = (float(np.hypot(half, centre - found[side])) for side in ("low", "high"))
-    return {"mean": centre, "low": centre - low, "high": centre + high}
+    below, above = (float(np.hypot(half, found.mean - side)) for side in (found.low, found.high))
+    return Interval(found.mean, found.mean - below, found.mean + above)
 
 
 def paired(after: Sequence[float], before: Sequence[float]) -> Interval:

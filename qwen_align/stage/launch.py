@@ -185,7 +185,7 @@ def run(folder: Path, hardware: Hardware, lock: int) -> int:
     path = folder / "config.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "args" not in config.get("method", {}):
-        hardware = hardware.alone()
+        hardware = hardware.in_one_process()
     _same_as_before(folder, hardware)
     ranks.forget(folder)
     if reason := hardware.idle_gpu:

@@ -94,7 +94,7 @@ def work(folder: Path) -> dict[str, Any]:
     logging.disable_progress_bar()  # loading and saving; training and sampling keep theirs
     set_seed(config["seed"])
     hardware = check.construct(config["hardware"])
-    hardware = hardware if "args" in config["method"] else hardware.alone()
+    hardware = hardware if "args" in config["method"] else hardware.in_one_process()
     if (processes := ranks.place()[1]) != hardware.processes:
         raise RuntimeError(f"hardware.processes={hardware.processes}, but {processes} were started")
     device = torch.cuda.get_device_name() if on_gpu(hardware) else "cpu"

@@ -1,5 +1,88 @@
-"""Exact answers to "is this completion right?": Countdown and maths, without `eval`, in bounded time.
+"""Exact answers to "is this completion right?": Countdown, maths, constraints and labels, without `eval`, in bounded time.
 
-A verifier reads a completion and what the prompt asked for, and returns a `Verdict`. What a verdict is worth is the
-reward's business.
+A verifier is a function `verify(completion, **row) -> Verdict | bool | float`: a completion's text, and the columns of its row
+by name. A float in [0, 1] is a score, of which 1 alone is correct. Those that are here are modules with more to say (`answer`,
+`answers`, `expected`, `timeouts`, and in COLUMNS how each column is read). What a verdict is worth is the reward's business.
+This room imports nothing else of the package.
 """
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from qwen_align.verifier.verdict import Verdict
+
+__all__ = ["Verdict", "Verifier"]
+Reader = Callable[[Any], Any]  # a column's value as the verifier wants it; raises ValueError
+
+
+class Verifier:
+    """A verifier under one name, whether it is a module, an object with `verify`, or a plain function.
+
+    Args:
+        judge: any of these.
+        name: what messages call it.
+
+    Raises:
+        ValueError: nothing that could be called with a completion.
+    """
+
+    def __init__(self, judge: Any, name: str) -> None:
+        self.name = name
+        function = getattr(judge, "verify", judge)
+        if not callable(function):
+            raise ValueError(f"data.verifier={name}: expected a function verify(completion, **row)")
+        self._function: Callable[..., Any] = function
+        parameters = list(inspect.signature(function).parameters.values())
+        if not parameters or parameters[0].kind not in (
+            inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        ):  # fmt: skip
+            raise ValueError(f"data.verifier={name}: expected a function verify(completion, **row)")
+        named = [p for p in parameters[1:] if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        self._everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self._named = tuple(p.name for p in named)
+        self.columns: Mapping[str, Reader] = getattr(judge, "COLUMNS", {})
+        self.needs = tuple(p.name for p in named if p.default is p.empty)
+        self._score: Callable[..., float] | None = getattr(judge, "score", None)
+        # What a completion votes for; all answers in it; a row's class; verdicts given up. None where there is no such notion.
+        self.answer: Callable[[str], str | None] | None = getattr(judge, "answer", None)
+        self.answers: Callable[[str], list[str]] | None = getattr(judge, "answers", None)
+        self.expected: Callable[[Mapping[str, Any]], str] | None = getattr(judge, "expected", None)
+        self.timeouts: Callable[[], int] | None = getattr(judge, "timeouts", None)
+
+    def _arguments(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in row.items() if self._everything or key in self._named}
+
+    def missing(self, columns: Any) -> list[str]:
+        """The columns that it reads and that are not among these."""
+        return [name for name in self.needs if name not in columns]
+
+    def read(self, name: str, value: Any) -> Any:
+        """A column's value in the type that it reads; raises ValueError."""
+        return self.columns[name](value) if name in self.columns else value
+
+    def judge(self, completion: str | None, row: Mapping[str, Any]) -> tuple[Verdict, float | None]:
+        """(verdict, score in [0, 1]) of one completion; the score is None where it gives verdicts alone.
+
+        Raises:
+            RuntimeError: it raised, or returned something else than a Verdict, a bool or a number from 0 to 1.
+        """
+        arguments = self._arguments(row)
+        try:
+            found = self._function(completion, **arguments)
+            score = None if self._score is None else self._score(completion, **arguments)
+        except Exception as error:
+            raise RuntimeError(f"the verifier {self.name} raised {type(error).__name__}: {error}") from error
+        if isinstance(found, str) and found in tuple(Verdict):
+            return Verdict(found), score
+        if isinstance(found, bool):
+            return (Verdict.CORRECT if found else Verdict.WELLFORMED_WRONG), score
+        if isinstance(found, (int, float)) and 0 <= found <= 1:
+            return (Verdict.CORRECT if found == 1 else Verdict.WELLFORMED_WRONG), float(found)
+        raise RuntimeError(
+            f"the verifier {self.name} returned {found!r:.80}; expected a Verdict, true or false, or a number from 0 to 1"
+        )
+
+    def verify(self, completion: str | None, row: Mapping[str, Any]) -> Verdict:
+        """The verdict on one completion of a row."""
+        return self.judge(completion, row)[0]
