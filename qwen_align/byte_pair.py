@@ -34,12 +34,14 @@ def _encoding(inner: dict[str, Any]) -> tuple[tiktoken.Encoding, list[int], bool
     parts = split.get("pretokenizers", [])
     normal = (inner["normalizer"] or {}).get("type")
     flags = ("lstrip", "rstrip", "single_word", "normalized")
-    if (
-        model["type"] != "BPE" or model.get("dropout") or model.get("byte_fallback") or normal not in (None, "NFC")
-        or [part["type"] for part in parts] != ["Split", "ByteLevel"] or "Regex" not in parts[0]["pattern"]
-        or parts[0]["behavior"] != "Isolated" or parts[0]["invert"] or parts[1]["use_regex"] or parts[1]["add_prefix_space"]
-        or any(token[flag] for token in added for flag in flags)
-    ):  # fmt: skip
+    plain = model["type"] == "BPE" and not model.get("dropout") and not model.get("byte_fallback")
+    if not plain or normal not in (None, "NFC") or [part["type"] for part in parts] != ["Split", "ByteLevel"]:
+        return None
+    words, to_bytes = parts
+    splits = "Regex" in words["pattern"] and words["behavior"] == "Isolated" and not words["invert"]
+    if not splits or to_bytes["use_regex"] or to_bytes["add_prefix_space"]:
+        return None
+    if any(token[flag] for token in added for flag in flags):
         return None
     byte_of = {char: byte for byte, char in bytes_to_unicode().items()}
     merged = (tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"])
@@ -50,7 +52,7 @@ def _encoding(inner: dict[str, Any]) -> tuple[tiktoken.Encoding, list[int], bool
     ids = [model["vocab"][token] for token in tokens]
     special = {token["content"]: len(ids) + i for i, token in enumerate(added)}
     encoding = tiktoken.Encoding(
-        "own", pat_str=parts[0]["pattern"]["Regex"], mergeable_ranks=ranks, special_tokens=special
+        "own", pat_str=words["pattern"]["Regex"], mergeable_ranks=ranks, special_tokens=special
     )
     return encoding, [*ids, *(token["id"] for token in added)], normal == "NFC"
 
@@ -63,12 +65,12 @@ def reader(tokenizer: PreTrainedTokenizerBase) -> Read | None:
     if found is None:
         return None
     encoding, ids, nfc = found
-    alike = ids == list(range(len(ids)))  # Qwen's ids are ranks
+    ranks_are_ids = ids == list(range(len(ids)))  # as in Qwen's tokenizer
 
     def read(texts: list[str]) -> list[list[int]]:
         plain = (unicodedata.normalize("NFC", text) if nfc else text for text in texts)
         ranks = (encoding.encode(text, allowed_special="all") for text in plain)
-        return list(ranks) if alike else [[ids[rank] for rank in one] for one in ranks]
+        return list(ranks) if ranks_are_ids else [[ids[rank] for rank in one] for one in ranks]
 
     usual = tokenizer(PROBES, add_special_tokens=False, verbose=False)["input_ids"]
     return read if read(PROBES) == usual else None

@@ -52,14 +52,13 @@ def _protected(tokenizer: PreTrainedTokenizerBase, conversation: Messages) -> Me
     if not any(pattern.search(message["content"]) for message in conversation):
         return conversation
     stand_in = {token: chr(_STAND_IN + i) for i, token in enumerate(special)}
-    said = lambda message: pattern.sub(lambda found: stand_in[found[0]], message["content"])  # noqa: E731
-    return [{**message, "content": said(message)} for message in conversation]
+    return [{**m, "content": pattern.sub(lambda found: stand_in[found[0]], m["content"])} for m in conversation]
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, conversations: list[Messages], asking: bool) -> list[str]:
+def _rendered(tokenizer: PreTrainedTokenizerBase, conversations: list[Messages], prompt: bool) -> list[str]:
     if not conversations:
         return []
-    return cast(list[str], tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=asking))
+    return cast(list[str], tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=prompt))
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -153,10 +152,10 @@ def encode_answers(
         ConfigError: as encode.
     """
     for begin in range(0, len(prompts), _CHUNK):
-        asked = prompts[begin : begin + _CHUNK]
+        some = prompts[begin : begin + _CHUNK]
         texts: list[list[str]] = []
         for side in answers:
-            chunk = [(p + a, len(p)) for p, a in zip(asked, side[begin : begin + _CHUNK], strict=True)]
+            chunk = [(p + a, len(p)) for p, a in zip(some, side[begin : begin + _CHUNK], strict=True)]
             wholes = list(_pieces(tokenizer, chunk))
             texts = texts or [[before.text for before, *_ in wholes]]
             texts.append(["".join(text for text, _ in answer) for _, *answer, _ in wholes])

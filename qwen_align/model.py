@@ -52,10 +52,14 @@ def _not_there(name: str, error: OSError) -> ConfigError:
 
 
 def pretrained_tokenizer(
-    name: str, revision: str | None = None, chat_template: str = "chatml", stop_token: str | None = None,
-    trust_remote_code: bool = False, aloud: bool = True,
-) -> PreTrainedTokenizerBase:  # fmt: skip
-    """The tokenizer of `from_pretrained` without the weights; `aloud` says that a chat template is replaced."""
+    name: str,
+    revision: str | None = None,
+    chat_template: str = "chatml",
+    stop_token: str | None = None,
+    trust_remote_code: bool = False,
+    verbose: bool = True,
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of `from_pretrained` without the weights; `verbose` says that a chat template is replaced."""
     own = Path(name).expanduser()
     try:
         if _is_saved_plainly(own):
@@ -67,7 +71,7 @@ def pretrained_tokenizer(
     except OSError as error:
         raise _not_there(name, error) from error
     if chat_template == "chatml":
-        if aloud and tokenizer.chat_template and not _renders_alike(tokenizer, CHATML):
+        if verbose and tokenizer.chat_template and not _renders_equally(tokenizer, CHATML):
             print(f"{name}: plain ChatML replaces its own chat template; model.chat_template=keep keeps it", flush=True)
         tokenizer.chat_template = CHATML
     elif chat_template != "keep":
@@ -81,9 +85,14 @@ def pretrained_tokenizer(
 
 
 def from_pretrained(
-    name: str, revision: str | None = None, dtype: str = "float32", chat_template: str = "chatml",
-    stop_token: str | None = None, attn_implementation: str = "sdpa", trust_remote_code: bool = False,
-) -> Policy:  # fmt: skip
+    name: str,
+    revision: str | None = None,
+    dtype: str = "float32",
+    chat_template: str = "chatml",
+    stop_token: str | None = None,
+    attn_implementation: str = "sdpa",
+    trust_remote_code: bool = False,
+) -> Policy:
     """A causal language model and its tokenizer from the Hub or a local folder."""
     if dtype not in ("float32", "bfloat16", "float16", "auto"):
         raise ConfigError(f"model.dtype={dtype}: expected float32, bfloat16, float16 or auto")
@@ -117,14 +126,14 @@ def _is_saved_plainly(folder: Path) -> bool:
     return saved in ("TokenizersBackend", "PreTrainedTokenizerFast") and (folder / "tokenizer.json").is_file()
 
 
-def _renders_alike(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
+def _renders_equally(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
     """Whether another chat template makes the same text of a question, and of a conversation with a system message."""
-    question, talk = _PROBE[:1], [{"role": "system", "content": "Be brief."}, *_PROBE]
+    question, conversation = _PROBE[:1], [{"role": "system", "content": "Be brief."}, *_PROBE]
     rendered = []
     for chosen in (None, template):
         render = partial(tokenizer.apply_chat_template, chat_template=chosen, tokenize=False)
         try:
-            rendered.append((render(question, add_generation_prompt=True), render(talk)))
+            rendered.append((render(question, add_generation_prompt=True), render(conversation)))
         except TemplateError:  # some know no system message
             return False
     return rendered[0] == rendered[1]
@@ -174,9 +183,13 @@ def from_scratch(words: str, numbers: int, **architecture: Any) -> Policy:
         [pre_tokenizers.Split(pattern, "isolated"), pre_tokenizers.Split(Regex(r"\s+"), "removed")]
     )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token="<|unk|>",
-        additional_special_tokens=["<|im_start|>"], clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=inner,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|unk|>",
+        additional_special_tokens=["<|im_start|>"],
+        clean_up_tokenization_spaces=False,
+    )
     tokenizer.chat_template = CHATML
     rope = {"rope_type": "default", "rope_theta": architecture.pop("rope_theta", 10000.0)}
     config = Qwen2Config(

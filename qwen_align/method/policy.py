@@ -51,7 +51,7 @@ def load_tokenizer(config: dict[str, Any]) -> PreTrainedTokenizerBase:
     if get_method(group["_target_"]) is model.from_pretrained:
         named = {"name": group["name"], "revision": group.get("revision")} if start == "base" else {"name": start}
         kept = ("chat_template", "stop_token", "trust_remote_code")
-        return model.pretrained_tokenizer(**named, **{key: group[key] for key in kept if key in group}, aloud=False)
+        return model.pretrained_tokenizer(**named, **{key: group[key] for key in kept if key in group}, verbose=False)
     with torch.random.fork_rng():
         return load(config)[1]
 
