@@ -1,10 +1,10 @@
-"""95 % intervals: Wilson for shares of yes and no, the percentile bootstrap over problems for everything else."""
+"""95 % intervals: Wilson for shares of yes and no, the percentile bootstrap over problems for everything else.
+
+The light parent reads intervals back, so numpy and scipy are imported where something is computed.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,9 @@ class Interval:
 
 def share(values: Sequence[bool]) -> Interval:
     """The share of true values with Wilson's interval."""
+    import numpy as np
+    from scipy import stats
+
     low, high = stats.binomtest(int(np.sum(values)), len(values)).proportion_ci(method="wilson")
     return Interval(float(np.mean(values)), float(low), float(high))
 
@@ -27,6 +30,9 @@ def mean(values: Sequence[float], seed: int = 0, shares: bool = False) -> Interv
 
     With `shares` the values lie in [0, 1]; if all are 0, or all 1, the interval is Wilson's: a bootstrap would claim certainty.
     """
+    import numpy as np
+    from scipy import stats
+
     array = np.asarray(values, dtype=float)
     centre = float(array.mean())
     if shares and centre in (0.0, 1.0):
@@ -45,6 +51,9 @@ def crossed(values: Sequence[Sequence[float]]) -> Interval:
     Half-widths add as squares: Student's t over the seeds' means, the bootstrap over the problems' means. What is left of the
     variance is counted in both, so the interval is rather too wide. One seed: problems alone.
     """
+    import numpy as np
+    from scipy import stats
+
     array = np.asarray(values, dtype=float)
     found = mean(array.mean(axis=0))
     if (seeds := len(array)) == 1:
@@ -56,4 +65,6 @@ def crossed(values: Sequence[Sequence[float]]) -> Interval:
 
 def paired(after: Sequence[float], before: Sequence[float]) -> Interval:
     """The mean difference of two policies on the same problems, in the same order."""
+    import numpy as np
+
     return mean(np.asarray(after, dtype=float) - np.asarray(before, dtype=float))
