@@ -14,7 +14,7 @@ import torch
 from qwen_align import chat, model
 from qwen_align.bench import Row, interleaved
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Conversation, sample
+from qwen_align.generator import Conversation, Sampling, sample
 from qwen_align.generator.transformers import Transformers
 
 SAMPLES, ROWS, LONGEST = 16, 256, 64
@@ -45,10 +45,8 @@ def plain(policy: model.Policy, asked: list[Conversation], rows: int, longest: i
 
 def ours(policy: model.Policy, asked: list[Conversation], rows: int, longest: int) -> float:
     """The generator; returns how many tokens it gave."""
-    found = sample(
-        Transformers(batch_size=rows), asked, n=SAMPLES, temperature=1.0, max_completion_length=longest, seed=0,
-        title="ours", policy=policy,
-    )  # fmt: skip
+    sampling = Sampling(n=SAMPLES, temperature=1.0, max_completion_length=longest, seed=0)
+    found = sample(Transformers(batch_size=rows), asked, sampling, "ours", policy)
     return float(sum(completion.tokens for pool in found for completion in pool))
 
 

@@ -3,13 +3,13 @@
 A generator yields each prompt's completions as soon as it has them, so that a caller can keep what is paid for.
 """
 
-import importlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qwen_align.config import schema
+from qwen_align.config import component, schema
 from qwen_align.errors import ConfigError
+from qwen_align.verifier import Verifier
 
 if TYPE_CHECKING:
     from qwen_align.model import Policy
@@ -27,49 +27,73 @@ class Completion:
     prompt_tokens: int = 0  # what an endpoint bills beside them; 0 where nobody counts
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn.
+
+    Args:
+        n: completions for each prompt.
+        temperature: of the softmax; 0 is greedy.
+        max_completion_length: tokens at most.
+        seed: of the draws.
+        top_p: draw from the likeliest tokens that hold this share of probability; 1: from all.
+        top_k: draw from this many likeliest tokens; 0: from all.
+    """
+
+    n: int
+    temperature: float
+    max_completion_length: int
+    seed: int
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def greedy(self) -> "Sampling":
+        """The most likely completion instead."""
+        return replace(self, n=1, temperature=0.0, top_p=1.0, top_k=0)
+
+
 class Generator(Protocol):
     """One source of completions."""
 
     needs_policy: bool  # whether `policy` has to be given
 
     def stream(
-        self, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int, seed: int,
-        title: str, policy: "Policy | None" = None, top_p: float = 1.0, top_k: int = 0,
-    ) -> Iterator[tuple[int, list[Completion]]]: ...  # fmt: skip
-
-
-def sampling(settings: dict[str, Any]) -> dict[str, Any]:
-    """How a stage's settings say that tokens are drawn, as `stream` and `sample` take it."""
-    return {key: settings[key] for key in ("temperature", "top_p", "top_k")}
+        self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """(index of the prompt, its n completions) as they are there; `title` is of the progress bar."""
+        ...
 
 
 def sample(
-    generator: Generator, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int,
-    seed: int, title: str, policy: "Policy | None" = None, top_p: float = 1.0, top_k: int = 0,
-) -> list[list[Completion]]:  # fmt: skip
-    """n completions for each prompt, in the prompts' order.
-
-    Args:
-        temperature: of the softmax; 0 is greedy.
-        top_p: draw from the likeliest tokens that hold this share of probability; 1: from all.
-        top_k: draw from this many likeliest tokens; 0: from all.
-    """
+    generator: Generator,
+    prompts: Sequence[Conversation],
+    sampling: Sampling,
+    title: str,
+    policy: "Policy | None" = None,
+) -> list[list[Completion]]:
+    """n completions for each prompt, in the prompts' order."""
     results: list[list[Completion]] = [[] for _ in prompts]
-    for index, completions in generator.stream(
-        prompts, n=n, temperature=temperature, top_p=top_p, top_k=top_k, max_completion_length=max_completion_length,
-        seed=seed, title=title, policy=policy,
-    ):  # fmt: skip
+    for index, completions in generator.stream(prompts, sampling, title, policy):
         results[index] = completions
     return results
 
 
-def brings_problems(node: dict[str, Any] | None) -> bool:
+def brings_problems(node: Mapping[str, Any] | None) -> bool:
     """Whether a source of completions holds the problems that they answer, so that the data's own are not asked for."""
     target = (node or {}).get("_target_", "")
     return "problems" in schema.methods_of(target) if target else False
 
 
-def check(node: dict[str, Any], method: str, option: str, init: str) -> None:
+def check_measures(needs_policy: bool, method: str, option: str) -> None:
+    """Raise ConfigError for a source that would measure something else than the policy; only a teacher may be one."""
+    if not needs_policy and method != "synthesize":
+        raise ConfigError(
+            f"generator={option}: method={method} measures a policy, with that policy's own weights; expected "
+            "generator=transformers or vllm"
+        )
+
+
+def check(node: Mapping[str, Any], method: str, option: str, init: str, verifier: Verifier | None) -> None:
     """Check a source of completions against what a stage asks of it, before any stage runs.
 
     Raises:
@@ -77,19 +101,16 @@ def check(node: dict[str, Any], method: str, option: str, init: str) -> None:
     """
     if method == "reward" or not schema.is_light(node["_target_"]):
         return
-    module, _, name = node["_target_"].rpartition(".")
-    kind = getattr(importlib.import_module(module), name)
-    if brings_problems(node):
-        if method != "evaluate" or init != "base":
-            raise ConfigError(
-                f"generator={option}: only what is in the file is measured, no policy; expected method=evaluate with "
-                f"init=base, not method={method} with init={init}"
-            )
-        kind(**{key: value for key, value in node.items() if key != "_target_"}).problems()
-    elif not kind.needs_policy and method != "synthesize":
+    recorded = brings_problems(node)
+    if not recorded:
+        check_measures(component.locate(node["_target_"], "generator._target_").needs_policy, method, option)
+    elif method != "evaluate" or init != "base":
         raise ConfigError(
-            f"generator={option}: method={method} measures a policy, with that policy's own weights; expected "
-            "generator=transformers or vllm"
+            f"generator={option}: only what is in the file is measured, no policy; expected method=evaluate with init=base, "
+            f"not method={method} with init={init}"
         )
-    else:  # what it lacks is said before a training that it measures the end of
-        kind(**{key: value for key, value in node.items() if key != "_target_"})
+    source = component.construct(
+        node, "generator"
+    )  # what it lacks is said before a training that it measures the end of
+    if recorded:
+        source.problems(verifier)

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, Conversation
+from qwen_align.generator import Completion, Conversation, Sampling
 from qwen_align.stage import interrupt
 
 if TYPE_CHECKING:
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
     from qwen_align.model import Policy
 
-_PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))  # statuses that another try may not meet
+_TRANSIENT = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))  # statuses that are worth another try
+_Result = tuple[int, Completion | Exception]  # the index of a prompt, and what became of one completion
 _LONGEST_PAUSE = 60.0  # seconds of our own backoff; a server may ask for more
 
 
-class Passing(Exception):
+class TransientError(Exception):
     """A failure that may pass; `after` is how many seconds the server asks for."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
@@ -59,9 +60,11 @@ def completion_of(answer: Any) -> Completion:
     """The completion in a response's JSON; KeyError, IndexError or TypeError where it is none."""
     choice, usage = answer["choices"][0], answer.get("usage") or {}
     return Completion(
-        text=choice["message"]["content"] or "", tokens=int(usage.get("completion_tokens") or 0),
-        finished=choice.get("finish_reason") != "length", prompt_tokens=int(usage.get("prompt_tokens") or 0),
-    )  # fmt: skip
+        text=choice["message"]["content"] or "",
+        tokens=int(usage.get("completion_tokens") or 0),
+        finished=choice.get("finish_reason") != "length",
+        prompt_tokens=int(usage.get("prompt_tokens") or 0),
+    )
 
 
 class OpenAI:
@@ -81,9 +84,16 @@ class OpenAI:
     needs_policy = False
 
     def __init__(
-        self, model: str, base_url: str, api_key_env: str | None, concurrency: int = 8, retries: int = 6,
-        backoff: float = 1.0, timeout: float = 120.0, extra: dict[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        model: str,
+        base_url: str,
+        api_key_env: str | None,
+        concurrency: int = 8,
+        retries: int = 6,
+        backoff: float = 1.0,
+        timeout: float = 120.0,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
         at_least = {"concurrency": (concurrency, 1), "retries": (retries, 0), "backoff": (backoff, 0)}
         for key, (value, smallest) in at_least.items():
             if value < smallest:
@@ -108,7 +118,7 @@ class OpenAI:
         self.concurrency, self.retries, self.backoff, self.timeout = concurrency, retries, backoff, timeout
         self.extra = extra or {}
 
-    def _said(self, text: str) -> str:
+    def _redacted(self, text: str) -> str:
         """One short line of what a server answered; servers repeat keys in their errors."""
         key = os.environ.get(self.api_key_env or "")
         return " ".join((text.replace(key, "***") if key else text).split())[:200]
@@ -119,26 +129,26 @@ class OpenAI:
         try:
             response = client.post(f"{self.base_url}/chat/completions", json=body)
         except httpx2.HTTPError as error:
-            raise Passing(self._said(f"{type(error).__name__}: {error}")) from error
-        if response.status_code in _PASSING:
+            raise TransientError(self._redacted(f"{type(error).__name__}: {error}")) from error
+        if response.status_code in _TRANSIENT:
             after = seconds_to_wait(response.headers.get("retry-after"))
-            raise Passing(self._said(f"status {response.status_code}: {response.text}"), after)
+            raise TransientError(self._redacted(f"status {response.status_code}: {response.text}"), after)
         if response.status_code != 200:
             raise ConfigError(
                 f"generator.base_url={self.base_url}: model {self.model} was refused with status "
-                f"{response.status_code}: {self._said(response.text)}"
+                f"{response.status_code}: {self._redacted(response.text)}"
             )
         try:
             return completion_of(response.json())
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise Passing(f"not a chat completion: {self._said(response.text)}") from error
+            raise TransientError(f"not a chat completion: {self._redacted(response.text)}") from error
 
     def _ask(self, client: "httpx2.Client", body: dict[str, Any], stop: threading.Event) -> Completion:
         """One completion, with as many tries as it may take."""
         for attempt in range(self.retries + 1):
             try:
                 return self._try(client, body)
-            except Passing as error:
+            except TransientError as error:
                 pause = min(self.backoff * 2**attempt, _LONGEST_PAUSE)
                 if attempt == self.retries or stop.wait(error.after + pause * random.uniform(0.5, 1.0)):
                     raise ConfigError(
@@ -146,10 +156,22 @@ class OpenAI:
                     ) from error
         raise AssertionError("the last try returns or raises")
 
+    def _body(self, prompt: Conversation, sampling: Sampling, seed: int) -> dict[str, Any]:
+        """The request for one completion."""
+        body = {
+            "model": self.model,
+            "messages": prompt,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k or None,  # OpenAI itself knows none
+            "max_tokens": sampling.max_completion_length,
+            "seed": seed,
+        }
+        return {key: value for key, value in (body | self.extra).items() if value is not None}
+
     def stream(
-        self, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int, seed: int,
-        title: str, policy: "Policy | None" = None, top_p: float = 1.0, top_k: int = 0,
-    ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
+        self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
+    ) -> Iterator[tuple[int, list[Completion]]]:
         """(index of the prompt, its n completions) as they come; asked to stop, it ends after the requests under way.
 
         Raises:
@@ -157,8 +179,8 @@ class OpenAI:
         """
         import httpx2
 
-        todo = deque((index, copy) for index in range(len(prompts)) for copy in range(n))
-        done: SimpleQueue[tuple[int, Completion | Exception] | None] = SimpleQueue()
+        todo = deque((index, copy) for index in range(len(prompts)) for copy in range(sampling.n))
+        done: SimpleQueue[_Result | None] = SimpleQueue()
         stop = threading.Event()
         key = os.environ.get(self.api_key_env or "")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -170,14 +192,9 @@ class OpenAI:
                 except IndexError:  # another thread was faster
                     break
                 # Equal prompts and resumed runs must not get equal draws from a server that honours the seed.
-                own = zlib.crc32(f"{seed} {index} {copy}".encode()) >> 1
-                body = {
-                    "model": self.model, "messages": prompts[index], "temperature": temperature, "top_p": top_p,
-                    "top_k": top_k or None,  # OpenAI itself knows none
-                    "max_tokens": max_completion_length, "seed": own, **self.extra,
-                }  # fmt: skip
+                seed = zlib.crc32(f"{sampling.seed} {index} {copy}".encode()) >> 1
                 try:
-                    done.put((index, self._ask(client, {k: v for k, v in body.items() if v is not None}, stop)))
+                    done.put((index, self._ask(client, self._body(prompts[index], sampling, seed), stop)))
                 except Exception as error:
                     stop.set()
                     done.put((index, error))
@@ -187,31 +204,32 @@ class OpenAI:
         try:
             for _ in range(self.concurrency):
                 threading.Thread(target=work, daemon=True).start()
-            yield from self._collected(done, n, len(prompts), title, stop)
+            with tqdm(total=len(prompts) * sampling.n, desc=title, mininterval=1.0) as bar:
+                yield from self._collected(done, sampling.n, bar, stop)
         finally:
             stop.set()
 
     def _collected(
-        self, done: "SimpleQueue[tuple[int, Completion | Exception] | None]", n: int, prompts: int, title: str,
-        stop: threading.Event,
-    ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
+        self, done: "SimpleQueue[_Result | None]", n: int, bar: "tqdm[Any]", stop: threading.Event
+    ) -> Iterator[tuple[int, list[Completion]]]:
         """What the threads put, until the last one ends; then the first failure, if there was one."""
         found: dict[int, list[Completion]] = defaultdict(list)
         failure: Exception | None = None
         running = self.concurrency
-        with tqdm(total=prompts * n, desc=title, mininterval=1.0) as bar:
-            while running:
-                got = done.get()
-                if interrupt.asked():
-                    stop.set()
-                if got is None:
-                    running -= 1
-                elif isinstance(got[1], Exception):
-                    failure = failure or got[1]
-                else:
-                    bar.update()
-                    found[got[0]].append(got[1])
-                    if len(found[got[0]]) == n:
-                        yield got[0], found.pop(got[0])
+        while running:
+            result = done.get()
+            if interrupt.asked():
+                stop.set()
+            if result is None:
+                running -= 1
+                continue
+            index, answer = result
+            if isinstance(answer, Exception):
+                failure = failure or answer
+                continue
+            bar.update()
+            found[index].append(answer)
+            if len(found[index]) == n:
+                yield index, found.pop(index)
         if failure:
             raise failure

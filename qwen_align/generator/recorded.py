@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from qwen_align.data.conversation import BadRow
 from qwen_align.data.local import VERIFIERS, checked
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, Conversation
+from qwen_align.generator import Completion, Conversation, Sampling
 from qwen_align.stage import run_folder
 from qwen_align.verifier.verdict import Verdict
 
@@ -166,9 +166,8 @@ class Recorded:
         return found
 
     def stream(
-        self, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int, seed: int,
-        title: str, policy: "Policy | None" = None, top_p: float = 1.0, top_k: int = 0,
-    ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
+        self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
+    ) -> Iterator[tuple[int, list[Completion]]]:
         """Nobody can be asked here.
 
         Raises:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qwen_align.data.countdown import check_prompt, solve, trace
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, Conversation
+from qwen_align.generator import Completion, Conversation, Sampling
 
 if TYPE_CHECKING:
     from qwen_align.model import Policy
@@ -42,9 +42,8 @@ class Solver:
         self.pattern, self.largest = re.compile(pattern), largest
 
     def stream(
-        self, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int, seed: int,
-        title: str, policy: "Policy | None" = None, top_p: float = 1.0, top_k: int = 0,
-    ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
+        self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
+    ) -> Iterator[tuple[int, list[Completion]]]:
         """(index of the prompt, n solutions) in the prompts' order."""
         for index, conversation in enumerate(prompts):
             found = self.pattern.search(conversation[-1]["content"])
@@ -53,6 +52,6 @@ class Solver:
                     "generator=solver: reads problems that are asked with data.prompt; expected method.teacher_prompt=null"
                 )
             numbers, target = [int(word) for word in found["numbers"].split()], int(found["target"])
-            rng = random.Random(f"{seed} {index}")
-            solutions = [solve(numbers, target, rng, self.largest) for _ in range(n)]
+            rng = random.Random(f"{sampling.seed} {index}")
+            solutions = [solve(numbers, target, rng, self.largest) for _ in range(sampling.n)]
             yield index, [Completion(trace(*s) if s else "", 0, True) for s in solutions]

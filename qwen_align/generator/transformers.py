@@ -19,20 +19,20 @@ from transformers.cache_utils import DynamicLayer
 
 from qwen_align.chat import prompt_ids
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, Conversation
+from qwen_align.generator import Completion, Conversation, Sampling
 from qwen_align.model import Policy
 
-_CROWD = 0.8  # finished rows are dropped once so few are left: each time copies the cache
+_COMPACT_AT = 0.8  # the share of rows still going at which finished ones are dropped: each time copies the cache
 
 
-class Roomy(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """Keys and values in buffers with room for `room` more tokens; a DynamicLayer copies all of them for each one."""
 
     def __init__(self, room: int) -> None:
         super().__init__()
         self.room = room
 
-    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+    def _view(self, length: int) -> tuple[Tensor, Tensor]:
         keys, values = (buffer[:, :, :length] for buffer in self.buffers)
         self.keys, self.values = keys, values
         return keys, values
@@ -45,7 +45,7 @@ class Roomy(DynamicLayer):
         end = begin + key_states.shape[-2]
         for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, begin:end] = new
-        return self._show(end)
+        return self._view(end)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat each prompt for its completions, and make room for them."""
@@ -57,13 +57,13 @@ class Roomy(DynamicLayer):
             buffer = part.new_empty(prompts * repeats, heads, length + self.room, width)
             buffer.unflatten(0, (prompts, repeats))[..., :length, :] = part[:, None]
             self.buffers.append(buffer)
-        self._show(length)
+        self._view(length)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows."""
         length = self.get_seq_length()
         self.buffers = [buffer[indices] for buffer in self.buffers]
-        self._show(length)
+        self._view(length)
 
 
 def batches(lengths: Sequence[int], n: int, longest: int, batch_size: int, batch_tokens: int) -> Iterator[list[int]]:
@@ -99,7 +99,7 @@ def truncated(scores: Tensor, top_p: float, top_k: int) -> Tensor:
     return scores
 
 
-def draw(logits: Tensor, temperature: float, top_p: float = 1.0, top_k: int = 0) -> Tensor:
+def draw_tokens(logits: Tensor, temperature: float, top_p: float = 1.0, top_k: int = 0) -> Tensor:
     """One token a row, (rows, vocabulary) -> (rows,); temperature 0 takes the most likely one."""
     if not temperature:
         return logits.argmax(dim=-1)
@@ -111,15 +111,20 @@ def draw(logits: Tensor, temperature: float, top_p: float = 1.0, top_k: int = 0)
 
 
 def decode(
-    weights: PreTrainedModel, prompts: Tensor, mask: Tensor, n: int, choose: Callable[[Tensor], Tensor], longest: int,
+    weights: PreTrainedModel,
+    prompts: Tensor,
+    mask: Tensor,
+    n: int,
+    choose: Callable[[Tensor], Tensor],
+    longest: int,
     ends: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor]:
     """Answers to left-padded prompts: tokens (rows, longest), counts (rows,), finished (rows,); rows = prompts x n.
 
     `choose` picks a token a row from logits (rows, vocabulary).
     """
     cache = DynamicCache(config=weights.config)
-    cache.layers = [Roomy(longest) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [PreallocatedLayer(longest) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     padded = not bool(mask.all())
     result: Any = weights(
@@ -138,17 +143,17 @@ def decode(
         ended = torch.isin(token, ends) & ~finished[rows]
         counts[rows[ended]], finished[rows[ended]] = step + 1, True
         left = (~finished[rows]).nonzero()[:, 0]
-        if len(left) <= _CROWD * len(rows):
+        if len(left) <= _COMPACT_AT * len(rows):
             cache.batch_select_indices(left)
             rows, token, mask, position = rows[left], token[left], mask[left], position[left]
         if step + 1 == longest or not len(left):
             break
         position = position + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        seen = mask if padded else None
         result = weights(
-            token[:, None], attention_mask=mask if padded else None, position_ids=position, past_key_values=cache,
-            use_cache=True,
-        )  # fmt: skip
+            token[:, None], attention_mask=seen, position_ids=position, past_key_values=cache, use_cache=True
+        )
         logits = result.logits[:, -1]
     return tokens, counts, finished
 
@@ -173,9 +178,8 @@ class Transformers:
 
     @torch.inference_mode()
     def stream(
-        self, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int, seed: int,
-        title: str, policy: Policy | None = None, top_p: float = 1.0, top_k: int = 0,
-    ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
+        self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: Policy | None = None
+    ) -> Iterator[tuple[int, list[Completion]]]:
         """(index of the prompt, its n completions), the longest prompts first."""
         assert policy is not None, "a local policy has to be loaded"
         weights, tokenizer = policy
@@ -183,17 +187,16 @@ class Transformers:
         encoded = prompt_ids(tokenizer, prompts)
         stops: Any = weights.generation_config.eos_token_id
         ends = torch.tensor(stops if isinstance(stops, list) else [stops], device=device)
-        choose = partial(draw, temperature=temperature, top_p=top_p, top_k=top_k)
-        torch.manual_seed(seed)
+        choose = partial(draw_tokens, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k)
+        torch.manual_seed(sampling.seed)
         weights.eval()
         with tqdm(total=len(prompts), desc=title, mininterval=1.0) as bar:
-            for chosen in batches(
-                [len(ids) for ids in encoded], n, max_completion_length, self.batch_size, self.batch_tokens
-            ):
+            n, longest = sampling.n, sampling.max_completion_length
+            for chosen in batches([len(ids) for ids in encoded], n, longest, self.batch_size, self.batch_tokens):
                 rows = {"input_ids": [encoded[i] for i in chosen]}
                 batch = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(device)
                 tokens, counts, finished = decode(
-                    weights, batch["input_ids"], batch["attention_mask"], n, choose, max_completion_length, ends
+                    weights, batch["input_ids"], batch["attention_mask"], n, choose, longest, ends
                 )
                 kept = [row[:count] for row, count in zip(tokens.tolist(), counts.tolist(), strict=True)]
                 texts = tokenizer.batch_decode(kept, skip_special_tokens=True)

@@ -27,7 +27,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, Conversation
+from qwen_align.generator import Completion, Conversation, Sampling
 
 if TYPE_CHECKING:
     from qwen_align.model import Policy
@@ -141,17 +141,19 @@ class Vllm:
                 weights.to("cpu")  # vLLM has a copy
                 torch.cuda.empty_cache()
             engine = LLM(
-                model=folder, skip_tokenizer_init=True, dtype=str(weights.dtype).removeprefix("torch."),
-                gpu_memory_utilization=self.gpu_memory_utilization, enforce_eager=self.enforce_eager,
+                model=folder,
+                skip_tokenizer_init=True,
+                dtype=str(weights.dtype).removeprefix("torch."),
+                gpu_memory_utilization=self.gpu_memory_utilization,
+                enforce_eager=self.enforce_eager,
                 enable_prefix_caching=True,
-            )  # fmt: skip
+            )
         Vllm._running = _Running(weights, engine)
         return engine
 
     def stream(
-        self, prompts: Sequence[Conversation], *, n: int, temperature: float, max_completion_length: int, seed: int,
-        title: str, policy: "Policy | None" = None, top_p: float = 1.0, top_k: int = 0,
-    ) -> Iterator[tuple[int, list[Completion]]]:  # fmt: skip
+        self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
+    ) -> Iterator[tuple[int, list[Completion]]]:
         """(index of the prompt, its n completions) in the prompts' order, once all are there."""
         from vllm import SamplingParams
 
@@ -161,13 +163,16 @@ class Vllm:
         weights, tokenizer = policy
         stops: Any = weights.generation_config.eos_token_id
         asked = [{"prompt_token_ids": ids} for ids in prompt_ids(tokenizer, prompts)]
-        settings = [
-            SamplingParams(
-                n=n, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_completion_length, seed=first,
-                stop_token_ids=stops if isinstance(stops, list) else [stops], detokenize=False,
-            )
-            for first in first_seeds(seed, len(asked), n)
-        ]  # fmt: skip
+        fixed: dict[str, Any] = {
+            "n": sampling.n,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "max_tokens": sampling.max_completion_length,
+            "stop_token_ids": stops if isinstance(stops, list) else [stops],
+            "detokenize": False,
+        }
+        settings = [SamplingParams(seed=s, **fixed) for s in first_seeds(sampling.seed, len(asked), sampling.n)]
         for index, answer in enumerate(self._engine(policy).generate(asked, settings)):
             texts = tokenizer.batch_decode([list(o.token_ids) for o in answer.outputs], skip_special_tokens=True)
             lengths = [(len(o.token_ids), o.finish_reason == "stop") for o in answer.outputs]

@@ -5,7 +5,7 @@ import pytest
 from qwen_align.config import groups
 from qwen_align.data.countdown import ask
 from qwen_align.errors import ConfigError
-from qwen_align.generator import sample
+from qwen_align.generator import Sampling, sample
 from qwen_align.generator.solver import Solver
 from qwen_align.verifier.countdown import verify
 
@@ -15,8 +15,7 @@ LONG = groups.read("data", "countdown")["prompt"]
 
 def solutions(template, *problems, n=3, seed=0, largest=1000):
     prompts = [ask(template, numbers, target) for numbers, target in problems]
-    settings = {"temperature": 1.0, "max_completion_length": 28, "title": "test"}
-    return sample(Solver(template, largest), prompts, n=n, seed=seed, **settings)
+    return sample(Solver(template, largest), prompts, Sampling(n, 1.0, 28, seed), "test")
 
 
 @pytest.mark.parametrize("template", [SHORT, LONG, "{target}: {numbers}; reach {target} {{exactly}}"])
@@ -42,10 +41,7 @@ def test_no_intermediate_result_is_above_the_bound():
 
 def test_a_prompt_in_other_words_is_an_error():
     with pytest.raises(ConfigError, match=r"generator=solver: .*method\.teacher_prompt=null"):
-        sample(
-            Solver(SHORT), [[{"role": "user", "content": "What is 1 + 1?"}]],
-            n=1, temperature=1.0, max_completion_length=9, seed=0, title="test",
-        )  # fmt: skip
+        sample(Solver(SHORT), [[{"role": "user", "content": "What is 1 + 1?"}]], Sampling(1, 1.0, 9, 0), "test")
 
 
 def test_data_without_problems_of_this_kind_is_an_error():

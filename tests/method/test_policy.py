@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from qwen_align import model
 from qwen_align.errors import ConfigError
-from qwen_align.generator import sample
+from qwen_align.generator import Sampling, sample
 from qwen_align.generator.transformers import Transformers
 from qwen_align.method import policy
 
@@ -77,16 +77,7 @@ def test_its_completions_end_there(base_folder):
     head = torch.zeros_like(weights.lm_head.weight)
     head[stop] = weights.model(torch.tensor([tokenizer(RENDERED)["input_ids"]]))[0][0, -1].detach()
     weights.lm_head.weight = torch.nn.Parameter(head)  # the stop token is the likeliest after the prompt
-    ((answer,),) = sample(
-        Transformers(),
-        [CHAT],
-        n=1,
-        temperature=0.0,
-        max_completion_length=5,
-        seed=0,
-        title="",
-        policy=(weights, tokenizer),
-    )
+    ((answer,),) = sample(Transformers(), [CHAT], Sampling(1, 0.0, 5, 0), "", (weights, tokenizer))
     assert (answer.text, answer.tokens, answer.finished) == ("", 1, True)
 
 

@@ -10,7 +10,7 @@ import pytest
 from processes import finish, logged, start
 
 from qwen_align import model
-from qwen_align.generator import Completion, sample
+from qwen_align.generator import Completion, Sampling, sample
 from qwen_align.generator.vllm import Vllm
 from qwen_align.hardware import Hardware
 from qwen_align.stage import launch
@@ -64,8 +64,7 @@ def drawn(policy_run: Path) -> Iterator[dict[int, list[list[Completion]]]]:
             patch.setenv(name, value)
         source, loaded = Vllm(enforce_eager=True), model.from_run(policy_run)
         prompts = [[{"role": "user", "content": "Numbers 3 5 7 target 8"}]] * 8
-        limits = {"temperature": 1.0, "max_completion_length": 28, "title": "samples", "policy": loaded}
-        yield {seed: sample(source, prompts, n=4, seed=seed, **limits) for seed in (1, 2, 6)}
+        yield {s: sample(source, prompts, Sampling(4, 1.0, 28, s), "samples", loaded) for s in (1, 2, 6)}
         assert Vllm._running is not None
         Vllm._running.stop()
         Vllm._running = None
