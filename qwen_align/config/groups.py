@@ -1,6 +1,7 @@
 """conf/ as files: which groups there are, which options each has, and which keys an option knows. No Hydra here.
 
-A checkout has conf/ beside the package, a wheel carries it inside. Folders given with --config-dir come after it.
+A checkout has conf/ beside the package, a wheel carries it inside. Folders given with --config-dir come after it. A reward needs no
+file: `reward=package.function` and `reward=FILE.py:NAME` are options as well, a node of that target with nothing set.
 """
 
 import re
@@ -11,9 +12,12 @@ from typing import Any
 
 import yaml
 
-_HERE = Path(__file__).parent.parent
-CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+from qwen_align.errors import ConfigError
+
+_PACKAGE = Path(__file__).parent.parent
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 extra: list[Path] = []  # --config-dir
+LAYER: dict[str, Any] = {"name": None, "weight": 1.0, "clip": None}  # of every reward: the layer's, not the callable's
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -36,21 +40,35 @@ def names() -> list[str]:
 
 
 def options(group: str) -> list[str]:
-    """The options of a group, in alphabetical order."""
+    """The options of a group that are files, in alphabetical order."""
     return sorted({p.stem for folder in _folders() for p in (folder / group).glob("*.yaml")})
 
 
+def is_target(group: str, option: str) -> bool:
+    """Whether an option is no file but the target itself: package.function or FILE.py:NAME."""
+    named = ".py:" in option or re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", option)
+    return group == "reward" and bool(named) and option not in options(group)
+
+
 @lru_cache
-def _read(path: Path) -> dict[str, Any]:
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is no YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds {type(content).__name__}; expected keys with values")
+    return content
 
 
 def read(group: str | None, option: str) -> dict[str, Any]:
-    """One option's YAML as plain data, options of the same group that it builds on included; {} where there is none."""
+    """One option as plain data, options of the same group that it builds on included; {} where there is none."""
+    if group and is_target(group, option):
+        return {"_target_": option, **LAYER}
     path = next((p for f in _folders() if (p := f / (group or "") / f"{option}.yaml").is_file()), None)
     if path is None:
         return {}
-    content = dict(_read(path))
+    content = dict(_load(path))
     for entry in content.pop("defaults", []) if group else []:
         if isinstance(entry, str) and entry != "_self_":
             content = merged(read(group, entry.rpartition("/")[2]), content)
@@ -73,7 +91,7 @@ def flatten(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def top_level() -> dict[str, Any]:
     """config.yaml's own keys."""
-    content = dict(_read(CONF / "config.yaml"))
+    content = dict(_load(CONF / "config.yaml"))
     content.pop("defaults", None)
     content.pop("hydra", None)
     return content

@@ -1,6 +1,7 @@
-"""One word of the command line: is it a group, an option or a key that exists, and what does Hydra want to see for it?
+"""One override of the command line: is it a group, an option or a key that exists, and what does Hydra want to see for it?
 
-A misspelled word is an error before Hydra composes, with the nearest right one; blind `+` is refused with it.
+A misspelled override is an error before Hydra composes, with the nearest right one; a blind `+` is refused with it. What settings a
+reward has may be known to the user's function alone, so keys under `reward` are left to `check.composed`, which knows the choice.
 """
 
 import re
@@ -17,117 +18,133 @@ _RENAMED = {  # names that people know from older releases and from papers
 }  # fmt: skip
 
 
-def _args_targets() -> dict[str, str]:
-    """method -> the TRL config class of its args."""
-    found = {name: groups.read("method", name).get("args", {}).get("_target_") for name in groups.options("method")}
-    return {name: target for name, target in found.items() if target}
+def _options(value: str) -> list[str]:
+    """The options in a group's value: one, a sweep `a,b` or `choice(a,b)`, a list `[a,b]`."""
+    named = re.sub(r"^choice\((.*)\)$", r"\1", value)
+    return [option.strip(" '\"") for option in re.split(r"[,\[\]]", named) if option.strip()]
 
 
-def _known_keys() -> set[str]:
-    """Every key that some choice of options accepts; TRL's and PEFT's fields are kept apart."""
-    known = {key for key, _ in groups.flatten(groups.top_level())}
-    for group in groups.names():
-        if group == "experiment":
-            continue
-        for option in groups.options(group):
-            known |= {key for key, _ in groups.flatten(groups.read(group, option), f"{group}.")}
-    return known
+def targets(overrides: list[str]) -> list[str]:
+    """The rewards that are named by a target instead of an option: Hydra has to be told of these."""
+    values = [value for key, _, value in (o.partition("=") for o in overrides) if re.fullmatch(r"\+*reward(@.+)?", key)]
+    return [option for value in values for option in _options(value) if groups.is_target("reward", option)]
 
 
-def expanded(words: list[str]) -> list[str]:
-    """The words with `reward=[a,b]` as Hydra composes it: several rewards, each a node of its own name.
+def expanded(overrides: list[str]) -> list[str]:
+    """The overrides as Hydra composes them: `reward=[a,b]` as several rewards, `reward._target_=X` as the option X.
+
+    Another target is another reward, which the settings of the chosen option don't belong to; with `reward=OPTION` beside it, it is
+    that option's target and its settings stay.
 
     Raises:
         ConfigError: a list where Hydra could only merge its options into one, or one name twice.
     """
     found: list[str] = []
-    for word in words:
-        key, _, value = word.partition("=")
-        if key not in groups.names() or "[" not in value:
-            found.append(word)
-            continue
-        names = re.findall(r"[^,\[\]\s]+", value)
-        if key != "reward" or not re.fullmatch(r"\s*\[[^\[\]]+\]\s*", value):
-            raise ConfigError(f"{word}: expected one option, a sweep like a,b, or for rewards a list like reward=[a,b]")
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ConfigError(f"{word}: {twice} is there twice; a second one under a name: +reward@reward.NAME={twice}")
-        found += ["reward=several", *(f"+reward@reward.{name}={name}" for name in names)]
+    chosen = any(override.startswith("reward=") for override in overrides)
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key == "reward._target_" and not chosen:
+            found.append(f"reward={value}")
+        elif key in groups.names() and "[" in value:
+            found += _several(override, key, value)
+        else:
+            found.append(override)
     return found
 
 
-def checked(token: str) -> str:
-    """One command-line word, checked; a known TRL or PEFT field gets the ++ that Hydra wants for it.
+def _several(override: str, key: str, value: str) -> list[str]:
+    if key != "reward" or not re.fullmatch(r"\s*\[[^\[\]]+\]\s*", value):
+        raise ConfigError(f"{override}: expected one option, a sweep like a,b, or for rewards a list like reward=[a,b]")
+    chosen: dict[str, str] = {}
+    for option in _options(value):
+        name = re.split("[.:]", option)[-1] if groups.is_target(key, option) else option
+        if name in chosen:
+            raise ConfigError(
+                f"{override}: {name} is there twice; a second one under a name: +reward@reward.NAME={option}"
+            )
+        chosen[name] = option
+    return ["reward=several", *(f"+reward@reward.{name}={option}" for name, option in chosen.items())]
+
+
+def checked(override: str) -> str:
+    """One override, checked; a known TRL or PEFT field gets the ++ that Hydra wants for it.
 
     Raises:
         ConfigError: an unknown group, option or key, with the nearest right one.
     """
-    match = re.match(r"(?P<plus>[+~]{0,2})(?P<key>[\w./@:-]+)(?P<rest>=.*)?$", token, re.DOTALL)
-    if token.startswith("-") or not match or match["key"].startswith("hydra"):
-        return token
-    key, rest = match["key"], match["rest"]
-    group = key.partition("@")[0]
-    if group in groups.names():
-        if token.startswith("~") and group != "experiment":
-            raise ConfigError(f"{token}: every run needs a {group}; expected one of {', '.join(groups.options(group))}")
-        for option in re.findall(r"[^,\[\]\s]+", (rest or "")[1:]):
-            if not re.search(r"[(){}'\"$]", option) and option not in [*groups.options(group), "null"]:
-                raise ConfigError(
-                    f"{group}={option}: expected one of {', '.join(groups.options(group))}"
-                    f"{nearest(option, groups.options(group))}"
-                )
-        return token
-    if rest is None and "=" not in token and not match["plus"]:
-        raise ConfigError(f"{token}: expected key=value, a group=option, or a flag such as --help")
-    if field := re.fullmatch(r"(method|stages\.(?P<stage>\w+))\.(?P<name>.+)", key):
-        return _method_override(token, key, rest or "", field["stage"], field["name"])
-    if key.startswith("adapter.") and (name := key.split(".")[1]) in schema.fields("peft.LoraConfig"):
-        return f"++adapter.{name}{rest}"
-    part = re.fullmatch(
-        r"reward\.(\w+)\.([\w.]+)", key
-    )  # one of several rewards, under a name that the user may have chosen
-    if part and part[2] in {
-        k for option in groups.options("reward") for k, _ in groups.flatten(groups.read("reward", option))
-    }:
-        return token
-    known = _known_keys() | {f"adapter.{name}" for name in schema.fields("peft.LoraConfig")}
-    if key not in known:
-        near = nearest(key, known | set(groups.names())) or nearest(key.rpartition(".")[2], known)
-        raise ConfigError(f"{key}{rest or ''}: no such key{near}")
-    return token
+    match = re.match(r"(?P<plus>[+~]{0,2})(?P<key>[\w./@:-]+)(?P<rest>=.*)?$", override, re.DOTALL)
+    if override.startswith("-") or not match or match["key"].startswith("hydra"):
+        return override
+    key, rest = match["key"], match["rest"] or ""
+    if (group := key.partition("@")[0]) in groups.names():
+        _check_options(override, group, rest[1:])
+        return override
+    if not rest and not match["plus"]:
+        raise ConfigError(f"{override}: expected key=value, a group=option, or a flag such as --help")
+    added = override if override.startswith("~") else f"++{override.lstrip('+')}"  # a key that may be new to Hydra
+    if field := re.fullmatch(r"(?:method|stages\.(?P<stage>\w+))\.(?P<name>.+)", key):
+        is_new = _check_method(f"{key}{rest}", field["stage"], field["name"])
+        return added if is_new or field["stage"] or rest.startswith("={") else override
+    if key.startswith("adapter.") and key.split(".")[1] in _adapter_fields():
+        return added
+    if key.startswith("reward."):
+        return added
+    if key not in (known := _known_keys()):
+        known |= {*groups.names(), *(f"adapter.{name}" for name in _adapter_fields())}
+        near = nearest(key, known) or nearest(key.rpartition(".")[2], known)
+        raise ConfigError(f"{key}{rest}: no such key{near}")
+    return override
 
 
-def _method_override(token: str, key: str, rest: str, stage: str | None, name: str) -> str:
-    targets = _args_targets()
-    if stage and stage not in groups.options("method"):
-        raise ConfigError(f"{key}: no method {stage}{nearest(stage, groups.options('method'))}")
-    methods = [stage] if stage else groups.options("method")
+def _check_options(override: str, group: str, value: str) -> None:
+    known = groups.options(group)
+    if override.startswith("~") and group != "experiment":
+        raise ConfigError(f"{override}: every run needs a {group}; expected one of {', '.join(known)}")
+    for option in _options(value):
+        is_plain = not re.search(r"[(){}$]", option)  # no interpolation, no glob(...)
+        if is_plain and option not in [*known, "null"] and not groups.is_target(group, option):
+            files = ", package.function or FILE.py:NAME" if group == "reward" else ""
+            raise ConfigError(f"{group}={option}: expected one of {', '.join(known)}{files}{nearest(option, known)}")
+
+
+def _check_method(shown: str, stage: str | None, name: str) -> bool:
+    """Whether a key of a method is a field of its TRL class; ConfigError where it is nothing."""
+    known = groups.options("method")
+    if stage and stage not in known:
+        raise ConfigError(f"{shown.partition('=')[0]}: no method {stage}{nearest(stage, known)}")
+    nodes = [groups.read("method", method) for method in ([stage] if stage else known)]
     head, _, field = name.partition(".")
     if head == "args" and field:
-        field = field.split(".")[0]
-        fields = {f for m in methods if m in targets for f in schema.fields(targets[m])}
+        field = field.partition(".")[0]
+        classes = [node["args"]["_target_"] for node in nodes if "args" in node]
+        fields = {name for target in classes for name in schema.fields(target)}
         if field not in fields:
-            hint = f" (did you mean {_RENAMED[field]}?)" if _RENAMED.get(field) in fields else nearest(field, fields)
-            raise ConfigError(
-                f"{key}{rest}: {', '.join(targets[m] for m in methods if m in targets)} has no {field}{hint}"
-            )
-        return token if token.startswith("~") else f"++{token.lstrip('+')}"
-    known = {k for m in methods for k, _ in groups.flatten(groups.read("method", m))}
-    if name not in known:
-        raise ConfigError(f"{key}{rest}: no such key{nearest(name, known)}")
-    return f"++{token.lstrip('+')}" if stage or rest.startswith("={") else token  # a node's new keys are new to Hydra
+            near = f" (did you mean {_RENAMED[field]}?)" if _RENAMED.get(field) in fields else nearest(field, fields)
+            raise ConfigError(f"{shown}: {', '.join(classes) or f'method={stage}'} has no {field}{near}")
+        return True
+    keys = {key for node in nodes for key, _ in groups.flatten(node)}
+    if name not in keys:
+        raise ConfigError(f"{shown}: no such key{nearest(name, keys)}")
+    return False
+
+
+def _adapter_fields() -> set[str]:
+    """The fields of the classes that adapters are made of, PEFT's among them."""
+    nodes = [groups.read("adapter", option) for option in groups.options("adapter")]
+    return {name for node in nodes for name in schema.fields(node["_target_"])}
+
+
+def _known_keys() -> set[str]:
+    """Every key that some choice of options accepts; TRL's and PEFT's fields are kept apart."""
+    options = [(group, option) for group in groups.names() if group != "experiment" for option in groups.options(group)]
+    nodes = [(groups.top_level(), ""), *((groups.read(group, option), f"{group}.") for group, option in options)]
+    return {key for node, prefix in nodes for key, _ in groups.flatten(node, prefix)}
 
 
 def misplaced(key: str) -> str:
     """What to say of a key that the chosen option of its group lacks."""
     group = key.partition(".")[0]
-    having = [
-        option
-        for option in (groups.options(group) if group in groups.names() else [])
-        if key in {name for name, _ in groups.flatten(groups.read(group, option), f"{group}.")}
-    ]
-    which = (
-        f"; {' and '.join(f'{group}={option}' for option in having)} {'has' if len(having) == 1 else 'have'} it"
-        if having
-        else ""
-    )
-    return f"{key}: not a key of the option that is chosen here{which}"
+    options = groups.options(group) if group in groups.names() else []
+    having = [o for o in options if key in {name for name, _ in groups.flatten(groups.read(group, o), f"{group}.")}]
+    which = f"; {' and '.join(f'{group}={option}' for option in having)} {'has' if len(having) == 1 else 'have'} it"
+    return f"{key}: not a key of the option that is chosen here{which if having else ''}"
