@@ -1,11 +1,10 @@
-"""The study's tables, and speed: ours and the usual way take turns in one run, and a ratio comes with its spread.
+"""Speed: ours and the usual way take turns in one run, and a ratio comes with its spread.
 
-python -m qwen_align.bench suite=tiny      (or: make bench SUITE=verifier)
+python -m qwen_align.bench suite=verifier      (or: make bench SUITE=verifier)
 
-A suite is a YAML in conf/bench/: tables (bench/tables.py), or the `run` of a module here, which gives rows.
+A suite is a YAML in conf/bench/ whose `_target_` is the `run` of a module here, which gives rows.
 """
 
-import base64
 import statistics
 import time
 from collections.abc import Callable
@@ -15,10 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from qwen_align.bench import claims
-from qwen_align.report import pages, plot
 from qwen_align.stage import run_folder
-from qwen_align.stage.run import table as text_table
 
 
 @dataclass(frozen=True)
@@ -49,10 +45,8 @@ def interleaved(
             rates[label].append(units / (time.perf_counter() - began))
     ratios = sorted(a / b for a, b in zip(rates["ours"], rates["theirs"], strict=True))
     at = lambda share: ratios[min(round(share * (len(ratios) - 1)), len(ratios) - 1)]  # noqa: E731
-    return Row(
-        name, unit, statistics.median(rates["ours"]), statistics.median(rates["theirs"]), statistics.median(ratios),
-        at(0.05), at(0.95), rounds, note,
-    )  # fmt: skip
+    one, other, ratio = (statistics.median(values) for values in (rates["ours"], rates["theirs"], ratios))
+    return Row(name, unit, one, other, ratio, at(0.05), at(0.95), rounds, note)
 
 
 def _rate(value: float) -> str:
@@ -76,29 +70,3 @@ def write(suite: str, rows: list[Row], folder: Path, machine: dict[str, Any]) ->
     run_folder.write_text(folder / f"{suite}.md", f"# {suite}\n\n{table(rows)}")
     run_folder.write_json(folder / f"{suite}.json", {"suite": suite, **machine, "rows": [asdict(r) for r in rows]})
     print(f"written to {folder / suite}.json and .md")
-
-
-def write_tables(suite: str, tables: dict[str, Any], folder: Path, machine: dict[str, Any]) -> None:
-    """Print the tables and claims; write <suite>.json, .md and .html with a plot of each table."""
-    content, plots = claims.sections(tables), {}
-    for name, found in tables.items():
-        metric = next(iter(next(iter(found["rows"].values()))["metrics"]))
-        image = folder / f"{suite}-{name}.png"
-        plot.intervals(
-            image, f"{found['title']}: {metric}", {row: r["metrics"][metric] for row, r in found["rows"].items()}
-        )
-        plots[image.name] = base64.b64encode(image.read_bytes()).decode()
-        content.append(pages.Section(f"{found['title']}: {metric}", plot=image.name))
-    verdicts = [claim["confirmed"] for found in tables.values() for claim in found["claims"]]
-    summary = (
-        f"{sum(verdicts)} of {len(verdicts)} claims are confirmed. {pages.duration(machine['seconds'])} in this call, "
-        f"{machine['cores']} cores, {machine['date']}."
-    )
-    for section in content:
-        if section.table:
-            rows = [tuple(map(str, row)) for row in section.table]
-            print(f"\n{section.title}. {section.words}\n\n{text_table(rows)}")
-    print(f"\n{summary}")
-    pages.write_pages(folder, suite, f"suite={suite}", summary, content, plots)
-    run_folder.write_json(folder / f"{suite}.json", {"suite": suite, **machine, "tables": tables})
-    print(f"written to {folder / suite}.html, .md and .json")

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen_align.report.evidence import Evidence, best_of
+from qwen_align.metric.interval import Interval
+from qwen_align.metric.name import best_of
+from qwen_align.report.evidence import Evidence
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito: told apart by everybody
 _SMOOTHED_FROM = 40  # points; below that a running mean hides more than it shows
-_CURVES: dict[
-    str, dict[str, tuple[tuple[str, str], ...]]
-] = {  # file -> panels of what trainers log: title -> (key, label)
+_CURVES: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
+    # file -> panels of what trainers log: title -> (key, label)
     "reward.png": {
         "reward": (("reward", "reward"), ("reward_std", "its standard deviation over a step")),
         "kl": (("kl", "kl"),),
@@ -53,21 +54,22 @@ def panels(evidence: Evidence) -> dict[str, list[Panel]]:
     found: dict[str, list[Panel]] = {"best_of_n.png": []}
     policies = []
     for policy, summary in evidence.policies.items():
-        points = [summary[key] for key in best_of(summary).values()]
+        metrics = summary.metrics
+        points = {n: p for n, name in best_of(metrics).items() if isinstance(p := metrics[name], Interval)}
         if len(points) > 1:
-            mean, low, high = ([point[side] for point in points] for side in ("mean", "low", "high"))
-            greedy = summary.get("greedy", {}).get("mean")
-            policies.append(Line(policy, [float(n) for n in best_of(summary)], mean, (low, high), greedy))
+            band = [p.low for p in points.values()], [p.high for p in points.values()]
+            greedy = level.mean if isinstance(level := metrics.get("greedy"), Interval) else None
+            policies.append(Line(policy, [float(n) for n in points], [p.mean for p in points.values()], band, greedy))
     if policies:
         found["best_of_n.png"].append(Panel("N samples and a verifier", "N", "problems solved", policies, powers=True))
     for name, kinds in _CURVES.items():
         found[name] = [
-            Panel(f"{stage.label}: {title}", "step", title, lines, noisy=title != "loss")
-            for stage, log in zip(evidence.stages, evidence.logs, strict=True)
+            Panel(f"{one.stage.label}: {title}", "step", title, lines, noisy=title != "loss")
+            for one in evidence.stages
             for title, keys in kinds.items()
-            if (lines := _logged(log, keys))
+            if (lines := _logged(one.log, keys))
             # RLOO's loss is about 0 by construction: where a reward is logged, that is the curve to read
-            and not (title == "loss" and any("reward" in line for line in log))
+            and not (title == "loss" and any("reward" in line for line in one.log))
         ]
     return found
 
@@ -82,8 +84,7 @@ def _logged(log: list[dict[str, Any]], keys: tuple[tuple[str, str], ...]) -> lis
 
 
 def draw(path: Path, panels: list[Panel]) -> None:
-    """Write the panels, two in a row, under a temporary name and rename it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Write the panels, two in a row."""
     from matplotlib.figure import Figure
 
     columns = min(len(panels), 2)
@@ -91,29 +92,35 @@ def draw(path: Path, panels: list[Panel]) -> None:
     figure = Figure(figsize=(8.0 if columns == 1 else 5.2 * columns, 3.7 * rows), layout="constrained")
     for i, panel in enumerate(panels):
         _draw_panel(figure.add_subplot(rows, columns, i + 1), panel)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
-    temporary.replace(path)
+    _save(figure, path)
 
 
-def intervals(path: Path, title: str, rows: dict[str, dict[str, float]]) -> None:
+def intervals(path: Path, title: str, rows: dict[str, Interval]) -> None:
     """Write one dot a row with its interval, the first row on top and its interval as a band behind the others."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 1.0 + 0.34 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     first = next(iter(rows.values()))
-    axes.axvspan(first["low"], first["high"], color=_COLOURS[0], alpha=0.12, linewidth=0)
+    axes.axvspan(first.low, first.high, color=_COLOURS[0], alpha=0.12, linewidth=0)
     for y, row in enumerate(rows.values()):
-        sides = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
-        axes.errorbar([row["mean"]], [y], xerr=sides, fmt="o", color=_COLOURS[0], markersize=5, capsize=3)
+        sides = [[row.mean - row.low], [row.high - row.mean]]
+        axes.errorbar([row.mean], [y], xerr=sides, fmt="o", color=_COLOURS[0], markersize=5, capsize=3)
     axes.set_yticks(range(len(rows)), [name.replace("_", " ") for name in rows])
     axes.invert_yaxis()
     axes.set(title=title)
     axes.grid(alpha=0.25, axis="x")
     axes.spines[["top", "right"]].set_visible(False)
-    FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Write a PNG under a temporary name and rename it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
+    temporary.replace(path)
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:

@@ -19,11 +19,14 @@ from pathlib import Path
 
 from qwen_align.config import groups
 from qwen_align.errors import ConfigError, nearest
-from qwen_align.report import pages
-from qwen_align.report.evidence import main_metrics
+from qwen_align.metric.interval import Interval
+from qwen_align.report import evidence
+from qwen_align.report.render import Link, Row, Section, formatted, write_pages
+from qwen_align.report.sections import titled
 from qwen_align.stage import run_folder
 from qwen_align.stage.launch import INTERRUPTED
-from qwen_align.stage.run import StageFailed, shown, table
+from qwen_align.stage.run import StageFailed
+from qwen_align.stage.text import short_path, table
 
 DEFAULT_OBJECTIVE = "headline.mean"
 INTERVAL = (
@@ -56,7 +59,7 @@ class Job:
 
 
 @dataclass
-class Row:
+class Group:
     """Jobs that differ in their seed alone."""
 
     settings: dict[str, str]
@@ -170,9 +173,10 @@ def _measured(job: Job, path: str) -> dict[str, float]:
     """The numbers of a job that a table shows: the objective, the headline, and what its evaluation is known by."""
     metrics = run_folder.read_json(Path(job.folder) / "metrics.json") if job.folder else {}
     found = {path: job.objective} if path != DEFAULT_OBJECTIVE and job.objective is not None else {}
-    if headline := metrics.get("headline"):
-        found[headline["name"]] = headline["mean"]
-    return found | {key: value["mean"] for key, value in main_metrics(metrics.get("evaluation") or {}).items()}
+    if headline := evidence.headline_of(metrics):
+        found[headline.name] = headline.value.mean
+    own = evidence.summary_of(metrics.get("evaluation") or {})
+    return found | {key: value.mean for key, value in own.main().items()}
 
 
 def _differing(jobs: list[Job]) -> list[str]:
@@ -180,49 +184,45 @@ def _differing(jobs: list[Job]) -> list[str]:
     return [key for key in keys if len({job.settings.get(key) for job in jobs}) > 1]
 
 
-def told_apart(jobs: list[Job]) -> dict[int, str]:
-    """number -> the words of a job that others don't share."""
+def own_overrides(jobs: list[Job]) -> dict[int, str]:
+    """number -> the overrides of a job that others don't share."""
     keys = _differing(jobs)
     return {j.number: shlex.join(f"{key}={j.settings[key]}" for key in keys if key in j.settings) for j in jobs}
 
 
-def rows_of(jobs: list[Job], path: str) -> list[Row]:
+def grouped(jobs: list[Job], path: str) -> list[Group]:
     """The jobs by the settings that differ, in the order they began; a metric has values of finished jobs alone."""
     differing = [key for key in _differing(jobs) if key != "seed"]
-    rows: dict[tuple[str, ...], Row] = {}
+    groups: dict[tuple[str, ...], Group] = {}
     for job in jobs:
         mine = {key: job.settings.get(key, "") for key in differing}
-        row = rows.setdefault(tuple(mine.values()), Row(mine))
-        row.jobs.append(job)
+        group = groups.setdefault(tuple(mine.values()), Group(mine))
+        group.jobs.append(job)
         for name, value in (_measured(job, path) if job.state == "finished" else {}).items():
-            row.values.setdefault(name, []).append(value)
-    return list(rows.values())
+            group.values.setdefault(name, []).append(value)
+    return list(groups.values())
 
 
-def over_seeds(values: list[float]) -> dict[str, float]:
-    """{mean}, and with two values or more {low, high}: mean -+ t(0.975, n - 1) x standard deviation / sqrt(n)."""
+def over_seeds(values: list[float]) -> Interval | float:
+    """The mean, and with two values or more its interval: mean -+ t(0.975, n - 1) x standard deviation / sqrt(n)."""
     mean = statistics.fmean(values)
     if len(values) < 2:
-        return {"mean": mean}
+        return mean
     from scipy.special import stdtrit
 
     half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+    return Interval(mean, mean - half, mean + half)
 
 
-def _cell(values: list[float]) -> str:
-    found = over_seeds(values) if values else {}
-    return pages.shown(found if "low" in found else found["mean"]) if found else ""
-
-
-def results(rows: list[Row]) -> list[list[str]]:
+def results(rows: list[Group]) -> list[list[str]]:
     """The table: settings that differ, seeds, metrics; the first row is its head."""
     metrics = list(dict.fromkeys(name for row in rows for name in row.values))
-    head = [*rows[0].settings, "seeds", *(name if "." in name else pages.named(name) for name in metrics)]
-    return [head, *([*r.settings.values(), r.seeds, *(_cell(r.values.get(m, [])) for m in metrics)] for r in rows)]
+    cells = lambda row: [formatted(over_seeds(v)) if (v := row.values.get(m)) else "" for m in metrics]  # noqa: E731
+    head = [*rows[0].settings, "seeds", *(name if "." in name else titled(name) for name in metrics)]
+    return [head, *([*row.settings.values(), row.seeds, *cells(row)] for row in rows)]
 
 
-def losses(jobs: list[Job]) -> dict[str, list[Job]]:
+def failures(jobs: list[Job]) -> dict[str, list[Job]]:
     """Why jobs did not finish -> which; many fail for one reason."""
     found: dict[str, list[Job]] = {}
     for job in jobs:
@@ -238,37 +238,47 @@ def summary(jobs: list[Job]) -> str:
     return text if done == len(jobs) else f"{text} The same command runs only what is missing."
 
 
+def _row(group: Group) -> dict[str, object]:
+    """A row of sweep.json."""
+    metrics = {}
+    for name, values in group.values.items():
+        found = over_seeds(values)
+        metrics[name] = {**(vars(found) if isinstance(found, Interval) else {"mean": found}), "values": values}
+    seeds = [job.settings.get("seed") for job in group.jobs]
+    return {"settings": group.settings, "seeds": seeds, "jobs": [j.number for j in group.jobs], "metrics": metrics}
+
+
 def write(folder: Path, path: str, command: str) -> list[Job]:
     """Print the table over all jobs and write sweep.json, sweep.md and sweep.html; returns the jobs."""
     jobs = jobs_of(folder)
     if not jobs:
         return []
-    rows = rows_of(jobs, path)
-    seen = results(rows)
-    print(f"\n{summary(jobs)} {INTERVAL}\n\n{table([tuple(row) for row in seen])}", flush=True)
-    run_folder.write_json(folder / "sweep.json", {
-        "name": folder.name, "command": command, "objective": path, "interval": INTERVAL,
-        "rows": [{"settings": r.settings, "seeds": [j.settings.get("seed") for j in r.jobs], "jobs": [j.number for j in r.jobs],
-                  "metrics": {k: {**over_seeds(v), "values": v} for k, v in r.values.items()}} for r in rows],
-        "jobs": [asdict(job) for job in jobs],
-    })  # fmt: skip
-    _pages(folder, jobs, command, seen)
-    print(f"\nsweep: {shown(folder / 'sweep.html')}", flush=True)
+    rows = grouped(jobs, path)
+    cells = results(rows)
+    print(f"\n{summary(jobs)} {INTERVAL}\n\n{table([tuple(row) for row in cells])}", flush=True)
+    about = {"name": folder.name, "command": command, "objective": path, "interval": INTERVAL}
+    run_folder.write_json(
+        folder / "sweep.json", {**about, "rows": list(map(_row, rows)), "jobs": list(map(asdict, jobs))}
+    )
+    content = [Section("Results", INTERVAL, [*cells]), _failed(jobs), _listed(folder, jobs, command)]
+    write_pages(folder, "sweep", folder.name, summary(jobs), content)
+    print(f"\nsweep: {short_path(folder / 'sweep.html')}", flush=True)
     return jobs
 
 
-def _pages(folder: Path, jobs: list[Job], command: str, seen: list[list[str]]) -> None:
-    words = told_apart(jobs)
-    lost: list[pages.Row] = [["jobs", "state", "why"]]
-    lost += [
-        ["; ".join(words[j.number] or str(j.number) for j in js), js[0].state, why] for why, js in losses(jobs).items()
-    ]
-    linked: list[pages.Row] = [["job", "words", "state", "run folder"]]
+def _failed(jobs: list[Job]) -> Section:
+    own = own_overrides(jobs)
+    rows: list[Row] = [["jobs", "state", "why"]]
+    for why, these in failures(jobs).items():
+        rows.append(["; ".join(own[job.number] or str(job.number) for job in these), these[0].state, why])
+    return Section("Not finished", table=rows)
+
+
+def _listed(folder: Path, jobs: list[Job], command: str) -> Section:
+    own = own_overrides(jobs)
+    rows: list[Row] = [["job", "overrides", "state", "run folder"]]
     for job in jobs:
         there = Path(os.path.relpath(job.folder, folder)).as_posix() if job.folder else ""
-        link = pages.Link(Path(there).name, f"{there}/report.html") if there else ""
-        linked.append([str(job.number), words[job.number], job.state, link])
-    content = [pages.Section("Results", INTERVAL, [list(row) for row in seen])]
-    content += [pages.Section("Not finished", table=lost)] if len(lost) > 1 else []
-    content.append(pages.Section("Jobs", f"Command: {command}.", linked))
-    pages.write_pages(folder, "sweep", folder.name, summary(jobs), content, {})
+        link = Link(Path(there).name, f"{there}/report.html") if there else ""
+        rows.append([str(job.number), own[job.number], job.state, link])
+    return Section("Jobs", f"Command: {command}.", rows)

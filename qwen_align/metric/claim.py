@@ -1,0 +1,99 @@
+"""Claims about the rows of a table: which row is better than others in which metric, by how much, over seeds and problems.
+
+An interval carries both the training seed and the choice of problems (metric/interval.py, crossed); of one seed it knows of
+problems alone. A claim is confirmed if the interval of every difference it speaks of is above 0.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qwen_align.errors import ConfigError, nearest
+from qwen_align.metric import interval
+from qwen_align.metric.interval import Interval
+
+Values = Mapping[int, Sequence[float]]  # seed -> one value a problem
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row and a metric, ROW/METRIC in a config."""
+
+    row: str
+    metric: str
+
+    def __str__(self) -> str:
+        return f"{self.row}/{self.metric}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That a cell is better than others, `times` as good, and with `each_seed` that every seed shows it alone."""
+
+    says: str
+    better: Cell
+    than: tuple[Cell, ...]
+    times: float = 1
+    each_seed: bool = False
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """after - times x before on the seeds that both have: the whole with its interval, and each seed's own."""
+
+    whole: Interval
+    seeds: dict[int, Interval]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim with its differences, in the order of `than`."""
+
+    claim: Claim
+    contrasts: list[Contrast]
+    confirmed: bool
+
+
+def check_claims(method: Mapping[str, Any]) -> list[Claim]:
+    """The claims of a comparison's settings: `claims` about its `rows` ({ROW: {seeds, ...}}) and `metrics`.
+
+    Raises:
+        ConfigError: one that lacks a key or has an unknown one, or is about a row or a metric that the table doesn't have, or
+            about rows without a seed in common.
+    """
+    cells = {f"{row}/{metric}": Cell(row, metric) for row in method["rows"] for metric in method["metrics"]}
+    found = []
+    for node in method["claims"]:
+        own = dict(node)
+        try:
+            better, *than = (cells[text] for text in (own.pop("better"), *own.pop("than")))
+            found.append(Claim(better=better, than=tuple(than), **own))
+        except (KeyError, TypeError) as error:
+            about = [text for text in (node.get("better"), *(node.get("than") or ())) if text and text not in cells]
+            if about:
+                raise ConfigError(
+                    f"method.claims: {about[0]}: no such row and metric{nearest(about[0], list(cells))}"
+                ) from error
+            raise ConfigError(
+                f"method.claims: {node}: expected says, better and than, and maybe times and each_seed"
+            ) from error
+        for other in than:
+            if not set(method["rows"][better.row]["seeds"]) & set(method["rows"][other.row]["seeds"]):
+                raise ConfigError(f"method.claims: {better.row} and {other.row} have no seed in common")
+    return found
+
+
+def contrast(after: Values, before: Values, times: float = 1) -> Contrast:
+    """after - times x before, problem by problem and seed by seed."""
+    shared = [seed for seed in after if seed in before]
+    own = {s: [a - times * b for a, b in zip(after[s], before[s], strict=True)] for s in shared}
+    return Contrast(interval.crossed(list(own.values())), {seed: interval.mean(values) for seed, values in own.items()})
+
+
+def judge(claim: Claim, values: Mapping[str, Mapping[str, Values]]) -> Finding:
+    """What the values of each row and metric say about a claim."""
+    better = values[claim.better.row][claim.better.metric]
+    contrasts = [contrast(better, values[other.row][other.metric], claim.times) for other in claim.than]
+    needed = [one.whole for one in contrasts]
+    needed += [own for one in contrasts for own in one.seeds.values()] if claim.each_seed else []
+    return Finding(claim, contrasts, all(one.low > 0 for one in needed))
