@@ -16,7 +16,9 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 from datasets import Dataset, Features, config
@@ -54,8 +56,8 @@ class _EndsWithParent:
 
 def code_of(*things: Any) -> str:
     """A hash of the source of functions, modules and classes, of objects their class: what other code wrote is not read."""
-    has_source = lambda thing: inspect.isfunction(thing) or inspect.ismodule(thing) or inspect.isclass(thing)  # noqa: E731
-    sources = (inspect.getsource(thing if has_source(thing) else type(thing)) for thing in things)
+    kinds = (FunctionType, ModuleType, type)
+    sources = (inspect.getsource(thing if isinstance(thing, kinds) else type(thing)) for thing in things)
     return hashlib.sha256("".join(sources).encode()).hexdigest()
 
 
@@ -71,17 +73,19 @@ def mapped(
         features: column -> type, as `datasets.Features` takes them.
         title: of the progress bar.
     """
-    own, name = (
+    name = run_folder.fingerprint([run_folder.rows_hash(rows), settings, code_of(function, chat, byte_pair)])
+    do = partial(
+        rows.map,
         _EndsWithParent(function),
-        run_folder.fingerprint([run_folder.rows_hash(rows), settings, code_of(function, chat, byte_pair)]),
+        batched=True,
+        remove_columns=rows.column_names,
+        features=Features(features),
+        desc=title,
+        new_fingerprint=name,
     )
-    work: dict[str, Any] = {
-        "batched": True, "remove_columns": rows.column_names, "desc": title, "features": Features(features),
-        "new_fingerprint": name,
-    }  # fmt: skip
     if len(rows) < _SMALL:
-        return rows.map(own, keep_in_memory=True, **work)
+        return do(keep_in_memory=True)
     path = _folder() / f"{name}.arrow"
     with path.with_suffix(".lock").open("w") as lock:  # several stages, ranks and seeds may want it at once
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return rows.map(own, num_proc=len(os.sched_getaffinity(0)), cache_file_name=str(path), **work)
+        return do(num_proc=len(os.sched_getaffinity(0)), cache_file_name=str(path))

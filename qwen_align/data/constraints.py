@@ -1,7 +1,7 @@
 """Short instructions made from a seed, with constraints that can be checked exactly: instruction following without a download.
 
 "List exactly 4 animals. Include dog. End with cow. Use no word twice." It stands in for SmolTalk and UltraFeedback, and it
-alone tells the truth about a reward model: `judge` is the true score, a reward model's is an estimate of it. As in real data,
+alone tells the truth about a reward model: its verifier's score is the true one, a reward model's an estimate. As in real data,
 a share of the demonstrations leaves part of the instruction undone, and a share of the preference labels is wrong. An answer
 is a list of common words. Whether an instruction is held out is decided by the checksum of its constraints, so no instruction
 of the evaluation view is ever trained on, whatever the sizes. Left out: sentences that mean something.
@@ -9,22 +9,24 @@ of the evaluation view is ever trained on, whatever the sizes. Left out: sentenc
 
 import json
 import random
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from qwen_align.data import settings
 from qwen_align.errors import ConfigError
-from qwen_align.verifier.constraints import Constraint, followed, share, verify
-from qwen_align.verifier.verdict import Verdict
+from qwen_align.verifier.constraints import Constraint, followed
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 TOPICS = {
-    "animals": "dog cat horse bird fish cow lion bear", "colors": "red blue green white black brown pink gray",
-    "foods": "bread rice apple soup cheese cake egg corn", "clothes": "hat coat shirt shoe belt dress glove scarf",
-    "drinks": "tea coffee milk water juice beer wine soda", "tools": "hammer saw drill knife rope nail brush axe",
-}  # fmt: skip
+    "animals": "dog cat horse bird fish cow lion bear",
+    "colors": "red blue green white black brown pink gray",
+    "foods": "bread rice apple soup cheese cake egg corn",
+    "clothes": "hat coat shirt shoe belt dress glove scarf",
+    "drinks": "tea coffee milk water juice beer wine soda",
+    "tools": "hammer saw drill knife rope nail brush axe",
+}
 WORDS = [word for words in TOPICS.values() for word in words.split()]
 LONGEST = 6  # words in an answer
 _KINDS = ("include", "leave out", "starts", "ends", "order", "case", "distinct")
@@ -102,14 +104,14 @@ def careless_answer(constraints: Sequence[Constraint], rng: random.Random) -> st
             return text
 
 
-def is_held_out(constraints: str, portion: float) -> bool:
+def is_held_out(constraints: str, share: float) -> bool:
     """Whether an instruction belongs to the evaluation view; the order of its constraints does not matter."""
     parts = sorted(json.dumps(constraint) for constraint in json.loads(constraints))
-    return zlib.crc32("".join(parts).encode()) % 10_000 < portion * 10_000
+    return settings.is_held_out("".join(parts), share)
 
 
 class Constraints:
-    """Instructions, imperfect demonstrations, noisy preferences, an exact judge and a held-out evaluation view.
+    """Instructions, imperfect demonstrations, noisy preferences and a held-out evaluation view.
 
     Args:
         problems: distinct instructions in demonstrations and prompts.
@@ -124,15 +126,22 @@ class Constraints:
     """
 
     def __init__(
-        self, problems: int, pairs: int, evaluation_problems: int, sentences: Sequence[int], careless: float,
-        label_noise: float, margin: bool, held_out: float, seed: int,
-    ) -> None:  # fmt: skip
+        self,
+        problems: int,
+        pairs: int,
+        evaluation_problems: int,
+        sentences: Sequence[int],
+        careless: float,
+        label_noise: float,
+        margin: bool,
+        held_out: float,
+        seed: int,
+    ) -> None:
         self.problems, self.pairs, self.evaluation_problems = problems, pairs, evaluation_problems
         self.careless, self.label_noise, self.margin = careless, label_noise, margin
         self.held_out, self.seed = held_out, seed
-        for key in ("problems", "pairs", "evaluation_problems"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"data.{key}={getattr(self, key)}: expected a whole number from 1 on")
+        settings.check_limits(problems=problems, pairs=pairs, evaluation_problems=evaluation_problems)
+        settings.check_held_out(held_out)
         if pairs > problems:
             raise ConfigError(f"data.pairs={pairs}: expected at most data.problems={problems}, one pair an instruction")
         bounds = list(sentences)
@@ -145,8 +154,6 @@ class Constraints:
         for key, top in (("careless", 1.0), ("label_noise", 0.5)):
             if not 0 <= getattr(self, key) <= top:
                 raise ConfigError(f"data.{key}={getattr(self, key)}: expected a share from 0 to {top:g}")
-        if not 0 < held_out < 1:
-            raise ConfigError(f"data.held_out={held_out}: a share between 0 and 1, for example 0.15")
 
     def _instructions(self, wanted: int, held_out: bool) -> Iterator[tuple[dict[str, Any], list[Constraint], str]]:
         """Rows with prompt and constraints, the constraints themselves, and an answer that follows all of them."""
@@ -199,10 +206,8 @@ class Constraints:
             if rng.random() < self.label_noise:
                 scored.reverse()
             (chosen_score, chosen), (rejected_score, rejected) = scored
-            row |= {
-                "chosen": [{"role": "assistant", "content": chosen}], "chosen_score": chosen_score,
-                "rejected": [{"role": "assistant", "content": rejected}], "rejected_score": rejected_score,
-            }  # fmt: skip
+            row |= {"chosen": [{"role": "assistant", "content": chosen}], "chosen_score": chosen_score}
+            row |= {"rejected": [{"role": "assistant", "content": rejected}], "rejected_score": rejected_score}
             rows.append(row | ({"margin": abs(chosen_score - rejected_score)} if self.margin else {}))
         return Dataset.from_list(rows)
 
@@ -217,11 +222,3 @@ class Constraints:
         from datasets import Dataset
 
         return Dataset.from_list([row for row, _, _ in self._instructions(self.evaluation_problems, held_out=True)])
-
-    def judge(self, completion: str | None, row: dict[str, Any]) -> float:
-        """The true score of one completion: the share of the row's constraints that it follows."""
-        return share(completion, row["constraints"])
-
-    def verify(self, completion: str | None, row: dict[str, Any]) -> Verdict:
-        """correct where a completion follows every constraint of the row."""
-        return verify(completion, row["constraints"])

@@ -42,7 +42,7 @@ def messages(value: Any, column: str, role: str) -> Messages:
     return [{"role": message["role"], "content": message["content"]} for message in value]
 
 
-def talk(value: Any, column: str) -> dict[str, Messages]:
+def dialogue(value: Any, column: str) -> dict[str, Messages]:
     """A conversation of which every answer is a demonstration, under `messages`.
 
     Raises:
@@ -56,17 +56,17 @@ def talk(value: Any, column: str) -> dict[str, Messages]:
     return {"messages": found}
 
 
-def asked(row: dict[str, Any]) -> Messages:
+def prompt_of(row: dict[str, Any]) -> Messages:
     """The messages before the last answer of a demonstration, or the prompt of any other row."""
     return row["prompt"] if "prompt" in row else row["messages"][:-1]
 
 
-def answered(row: dict[str, Any]) -> Messages:
+def completion_of(row: dict[str, Any]) -> Messages:
     """The last answer of a demonstration, as messages."""
     return row["completion"] if "completion" in row else row["messages"][-1:]
 
 
-def pair(prompt: Any, chosen: Any, rejected: Any, names: tuple[str, str, str]) -> dict[str, Messages]:
+def preference(prompt: Any, chosen: Any, rejected: Any, names: tuple[str, str, str]) -> dict[str, Messages]:
     """prompt, chosen and rejected; answers that repeat the prompt's messages lose them, and may be all there is of the prompt.
 
     Args:
@@ -83,18 +83,18 @@ def pair(prompt: Any, chosen: Any, rejected: Any, names: tuple[str, str, str]) -
         if len(good) < 2 or good[:-1] != bad[:-1]:
             what = "answer different prompts" if len(good) > 1 else f"hold no prompt, and there is no {names[0]}"
             raise BadRow(f"{names[1]} and {names[2]} {what}")
-        asked = good[:-1]
+        question = good[:-1]
     else:
-        asked = messages(prompt, names[0], "user")
-    good, bad = (answer[len(asked) :] if answer[: len(asked)] == asked else answer for answer in (good, bad))
+        question = messages(prompt, names[0], "user")
+    good, bad = (answer[len(question) :] if answer[: len(question)] == question else answer for answer in (good, bad))
     if not good or not bad:
         raise BadRow(f"{names[1]} or {names[2]} holds the prompt and no answer")
     if good == bad:
         raise BadRow(f"{names[1]} and {names[2]} are the same")
-    return {"prompt": asked, "chosen": good, "rejected": bad}
+    return {"prompt": question, "chosen": good, "rejected": bad}
 
 
-class _Checked:
+class _Conversion:
     """Columns -> the columns that `row` makes of each record, and in `reason` why a record can't be used."""
 
     def __init__(self, row: Row, names: list[str]) -> None:
@@ -112,22 +112,22 @@ class _Checked:
         return found
 
 
-def _without(rows: "Dataset", reasons: Sequence[str | None], said: str) -> "Dataset":
-    """The rows without a reason against them; how many have one, and which, is said aloud."""
+def _kept(rows: "Dataset", reasons: Sequence[str | None], source: str) -> "Dataset":
+    """The rows without a reason against them; how many have one, and which, is printed."""
     left_out = Counter(reason for reason in reasons if reason is not None)
     listed = "; ".join(f"{number} because {reason}" for reason, number in left_out.most_common(20))
     if left_out.total() == len(rows):
-        raise ConfigError(f"{said}: holds no row that can be used{f'; {listed}' if listed else ''}")
+        raise ConfigError(f"{source}: holds no row that can be used{f'; {listed}' if listed else ''}")
     if listed:
-        print(f"{said}: {left_out.total()} of {len(rows)} rows are left out: {listed}", flush=True)
+        print(f"{source}: {left_out.total()} of {len(rows)} rows are left out: {listed}", flush=True)
     return rows.select([i for i, reason in enumerate(reasons) if reason is None])
 
 
-def usable(said: str, records: "Dataset", row: Row, columns: dict[str, Any], settings: Any) -> "Dataset":
-    """The rows that can be made of a public set's records; the others are counted aloud, by reason.
+def usable_rows(source: str, records: "Dataset", row: Row, columns: dict[str, Any], settings: Any) -> "Dataset":
+    """The rows that can be made of a public set's records; how many others there are is printed, by reason.
 
     Args:
-        said: what the set is called in messages.
+        source: what the set is called in messages.
         records: as the source has them.
         row: a record -> a row; raises BadRow.
         columns: of a row, and their types.
@@ -140,20 +140,23 @@ def usable(said: str, records: "Dataset", row: Row, columns: dict[str, Any], set
 
     from qwen_align.data import cached
 
-    code = cached.code_of(row, messages, talk, pair, mark)
+    code = cached.code_of(row, messages, dialogue, preference, prompt_key)
     types = columns | {"reason": Value("string")}
     if not len(records):
-        raise ConfigError(f"{said}: holds no row that can be used")
-    rows = cached.mapped(records, _Checked(row, list(columns)), [settings, code], types, "checking rows")
-    return _without(rows, rows["reason"][:], said).remove_columns("reason")
+        raise ConfigError(f"{source}: holds no row that can be used")
+    rows = cached.mapped(records, _Conversion(row, list(columns)), [settings, code], types, "checking rows")
+    return _kept(rows, rows["reason"][:], source).remove_columns("reason")
 
 
-def once(said: str, rows: "Dataset") -> "Dataset":
-    """The rows, of those with the same prompt the first; the others are counted aloud."""
+def unique_prompts(source: str, rows: "Dataset") -> "Dataset":
+    """The rows, of those with the same prompt the first; how many others there are is printed."""
     seen: set[str] = set()
-    marks = (mark(prompt) for batch in rows.select_columns(["prompt"]).iter(1000) for prompt in batch["prompt"])
-    again = [None if (key not in seen and not seen.add(key)) else "the prompt is there already" for key in marks]  # type: ignore[func-returns-value]
-    return _without(rows, again, said)
+    reasons = []
+    for batch in rows.select_columns(["prompt"]).iter(1000):
+        for key in map(prompt_key, batch["prompt"]):
+            reasons.append("the prompt is there already" if key in seen else None)
+            seen.add(key)
+    return _kept(rows, reasons, source)
 
 
 def message_type() -> Any:
@@ -163,6 +166,6 @@ def message_type() -> Any:
     return List({"role": Value("string"), "content": Value("string")})
 
 
-def mark(prompt: Messages) -> str:
+def prompt_key(prompt: Messages) -> str:
     """A prompt as one text, the same for the same messages, to compare views with."""
     return "\0".join(f"{message['role']}\1{message['content'].strip()}" for message in prompt)

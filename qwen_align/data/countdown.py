@@ -7,15 +7,13 @@ held out is decided by its checksum, so no number set of the evaluation view is 
 """
 
 import random
-import string
-import zlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import extra as extra_rows
+from qwen_align.data import settings
 from qwen_align.errors import ConfigError
-from qwen_align.verifier.countdown import Verdict, answer, answers, verify
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -93,19 +91,7 @@ def trace(steps: Sequence[Step], expression: str) -> str:
 
 def is_held_out(numbers: Sequence[int], share: float) -> bool:
     """Whether a number multiset belongs to the evaluation view; its order does not matter."""
-    return zlib.crc32(" ".join(map(str, sorted(numbers))).encode()) % 10_000 < share * 10_000
-
-
-def check_prompt(prompt: str) -> None:
-    """Raise ConfigError unless the prompt's fields are {numbers} and {target}."""
-    try:
-        fields = {field for _, field, _, _ in string.Formatter().parse(prompt) if field is not None}
-    except ValueError as error:
-        raise ConfigError(f"data.prompt={prompt!r}: {error}; a brace that is text is written twice") from error
-    if fields != {"numbers", "target"}:
-        raise ConfigError(
-            f"data.prompt={prompt!r}: has the fields {sorted(fields)}; expected {{numbers}} and {{target}}"
-        )
+    return settings.is_held_out(" ".join(map(str, sorted(numbers))), share)
 
 
 def ask(prompt: str, numbers: Sequence[int], target: int) -> list[dict[str, str]]:
@@ -142,26 +128,33 @@ class Countdown:
     """
 
     def __init__(
-        self, problems: int, evaluation_problems: int, count: Sequence[int], numbers: Sequence[int],
-        target: Sequence[int], largest: int, held_out: float, seed: int, prompt: str, extra: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        problems: int,
+        evaluation_problems: int,
+        count: Sequence[int],
+        numbers: Sequence[int],
+        target: Sequence[int],
+        largest: int,
+        held_out: float,
+        seed: int,
+        prompt: str,
+        extra: str | None = None,
+    ) -> None:
         self.problems, self.evaluation_problems = problems, evaluation_problems
         self.count, self.numbers, self.target = tuple(count), tuple(numbers), tuple(target)
         self.largest, self.held_out, self.seed, self.prompt = largest, held_out, seed, prompt
         self.extra = extra
-        check_prompt(prompt)
+        settings.check_limits(problems=problems, evaluation_problems=evaluation_problems)
+        settings.check_template(prompt, "numbers", "target")
+        settings.check_held_out(held_out)
         extra_rows.check(extra)
-        if not 0 < held_out < 1:
-            raise ConfigError(f"data.held_out={held_out}: a share between 0 and 1, for example 0.15")
         for key, bounds in {"count": self.count, "numbers": self.numbers, "target": self.target}.items():
             if len(bounds) != 2 or not all(type(n) is int for n in bounds) or not 0 < bounds[0] <= bounds[1]:
                 raise ConfigError(
                     f"data.{key}={list(bounds)}: expected two whole numbers, the smaller first, from 1 on"
                 )
         if self.count[1] > 6:
-            raise ConfigError(
-                f"data.count=[{self.count[0]},{self.count[1]}]: at most 6 numbers can be solved exactly here"
-            )
+            raise ConfigError(f"data.count={list(self.count)}: at most 6 numbers can be solved exactly here")
 
     def _problems(self, wanted: int, held_out: bool) -> Iterator[tuple[list[int], int]]:
         rng = random.Random(f"{self.seed} {'evaluation' if held_out else 'train'}")
@@ -173,9 +166,8 @@ class Countdown:
                 multiset = tuple(sorted(numbers))
                 reached = reachable(multiset, self.largest)[-1]
                 targets = [v for v in reached if self.target[0] <= v <= self.target[1]]
-                shown = (
-                    multiset if held_out else tuple(numbers)
-                )  # another order is another prompt, but no other problem
+                # Another order of the numbers is another prompt, but no other problem.
+                shown = multiset if held_out else tuple(numbers)
                 if targets and (problem := (shown, rng.choice(targets))) not in seen:
                     seen.add(problem)
                     misses = 0
@@ -216,15 +208,3 @@ class Countdown:
         from datasets import Dataset
 
         return Dataset.from_list([self._row(n, t) for n, t in self._problems(self.evaluation_problems, held_out=True)])
-
-    def verify(self, completion: str | None, row: dict[str, Any]) -> Verdict:
-        """The exact verdict on one completion of a row."""
-        return verify(completion, row["nums"], row["target"])
-
-    def answer(self, completion: str) -> str | None:
-        """What a completion votes for: its expression."""
-        return answer(completion)
-
-    def answers(self, completion: str) -> list[str]:
-        """Every answer that a completion holds, in order, each a completion that `verify` judges."""
-        return answers(completion)

@@ -4,22 +4,22 @@ Problems come from Jiayi-Pan/Countdown-Tasks-3to4 (nums, target), demonstrations
 completion), pairs from a set like asingh15/countdown_tasks_3to4-dpo (query, response_ws, response_ls). All views share one
 wording: numbers and target are read from a query and asked with `prompt`, or as the problems' own column `prompt` (ChatML, in
 asingh15/countdown_tasks_3to4) asks. Where a query opened the thinking, its answers get the tag back. No number multiset of the
-evaluation view is trained on; rows that would break this, or name no problem, are counted aloud. Left out: a test split of the
-demonstrations, and ready-made prompts that begin the answer.
+evaluation view is trained on; rows that would break this, or name no problem, are left out and counted. Not here: a test split
+of the demonstrations, and ready-made prompts that begin the answer.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import extra as extra_rows
-from qwen_align.data.conversation import BadRow, Messages, Row, message_type, pair, usable
-from qwen_align.data.countdown import ask, check_prompt, extra_demonstrations, is_held_out
+from qwen_align.data import settings
+from qwen_align.data.conversation import BadRow, Messages, Row, message_type, preference, usable_rows
+from qwen_align.data.countdown import ask, extra_demonstrations, is_held_out
 from qwen_align.errors import ConfigError
 from qwen_align.hub.rows import Source
-from qwen_align.verifier.countdown import Verdict, answer, answers, verify
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,7 +29,7 @@ _PROBLEM = re.compile(r"numbers\s*\[([\d,\s]+)\].*?equals\s+(\d+)", re.DOTALL)
 _STOP = re.compile(r"\s*(?:<\|im_end\|>|<\|endoftext\|>)\s*$")
 _EVALUATED = "the evaluation view has these numbers"
 _CHUNK = 10_000  # rows
-_ANY = ([1, 22, 333], 4)  # a problem; how it is asked says what the wording is
+_ANY_PROBLEM = ([1, 22, 333], 4)  # how it is asked tells one wording from another
 
 
 def chatml(text: Any) -> Messages:
@@ -61,7 +61,7 @@ def _problem(text: Any) -> re.Match[str]:
 
 
 @dataclass(frozen=True)
-class _LikeThis:
+class _ExampleWording:
     """Asks any problem as an example asks its own."""
 
     example: Messages
@@ -72,8 +72,8 @@ class _LikeThis:
         width = max(len(str(number)) for number in nums)  # NumPy prints an array in columns of one width
         listed = ", ".join(map(str, nums)) if "," in found[1] else " ".join(f"{number:{width}}" for number in nums)
         (begin, end), (then, last) = found.span(1), found.span(2)
-        said = f"{content[:begin]}{listed}{content[end:then]}{target}{content[last:]}"
-        return [*self.example[:-1], {"role": "user", "content": said}]
+        asked = f"{content[:begin]}{listed}{content[end:then]}{target}{content[last:]}"
+        return [*self.example[:-1], {"role": "user", "content": asked}]
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,14 @@ class _Query:
     ask: Ask
     held_out: _HeldOut
 
-    def asked(self, query: Any) -> dict[str, Any]:
+    def problem(self, query: Any) -> dict[str, Any]:
         found = _problem(query)
         nums, target = [int(n) for n in re.findall(r"\d+", found[1])], int(found[2])
         if self.held_out(nums):
             raise BadRow(_EVALUATED)
         return {"prompt": self.ask(nums, target), "nums": nums, "target": target}
 
-    def answered(self, query: str, text: Any, column: str) -> Messages:
+    def completion(self, query: str, text: Any, column: str) -> Messages:
         if not isinstance(text, str) or not text.strip():
             raise BadRow(f"{column} is empty")
         opened = query.rstrip().endswith("<think>") and not text.lstrip().startswith("<think>")
@@ -110,29 +110,29 @@ class _Query:
 
 class _Demonstration(_Query):
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        found = self.asked(record["query"])
-        return found | {"completion": self.answered(record["query"], record["completion"], "completion")}
+        found = self.problem(record["query"])
+        return found | {"completion": self.completion(record["query"], record["completion"], "completion")}
 
 
 class _Pair(_Query):
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        found, query = self.asked(record["query"]), record["query"]
-        good, bad = (self.answered(query, record[name], name) for name in ("response_ws", "response_ls"))
-        return found | pair(found["prompt"], good, bad, ("prompt", "response_ws", "response_ls"))
+        found, query = self.problem(record["query"]), record["query"]
+        good, bad = (self.completion(query, record[name], name) for name in ("response_ws", "response_ls"))
+        return found | preference(found["prompt"], good, bad, ("prompt", "response_ws", "response_ls"))
 
 
 @dataclass
-class _Given:
+class _Problem:
     """A problem in numbers; with a prompt of its own, that one."""
 
     ask: Ask
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         nums, target = record["nums"], record["target"]
-        prompt = self.ask(nums, target)
+        expected = prompt = self.ask(nums, target)
         if "prompt" in record:
-            same, prompt = prompt, chatml(record["prompt"])
-            if _without_space(prompt) != _without_space(same):
+            prompt = chatml(record["prompt"])
+            if _without_space(prompt) != _without_space(expected):
                 raise BadRow("its prompt is worded otherwise than the first one")
         return {"prompt": prompt, "nums": nums, "target": target}
 
@@ -164,16 +164,26 @@ class CountdownHub:
     """
 
     def __init__(
-        self, prompts_name: str, demonstrations_name: str, problems: int, evaluation_problems: int, held_out: float,
-        prompt: str | None, extra: str | None = None, preferences_name: str | None = None,
+        self,
+        prompts_name: str,
+        demonstrations_name: str,
+        problems: int,
+        evaluation_problems: int,
+        held_out: float,
+        prompt: str | None,
+        extra: str | None = None,
+        preferences_name: str | None = None,
         evaluation_split: str | None = None,
-    ) -> None:  # fmt: skip
-        self.prompts_name, self.demonstrations_name = prompts_name, demonstrations_name
+    ) -> None:
+        names = {"demonstrations": demonstrations_name, "preferences": preferences_name, "prompts": prompts_name}
+        self.named = {
+            view: Source(f"data.{view}_name", name, splits=("train",)) for view, name in names.items() if name
+        }
         self.problems, self.evaluation_problems = problems, evaluation_problems
-        self.held_out, self.prompt, self.extra = held_out, prompt, extra
-        self.preferences_name, self.evaluation_split = preferences_name, evaluation_split
+        self.held_out, self.prompt, self.extra, self.evaluation_split = held_out, prompt, extra, evaluation_split
+        settings.check_limits(problems=problems, evaluation_problems=evaluation_problems)
         if prompt is not None:
-            check_prompt(prompt)
+            settings.check_template(prompt, "numbers", "target")
         extra_rows.check(extra)
         if evaluation_split == "train":
             raise ConfigError("data.evaluation_split=train: is trained on; expected another split, or null")
@@ -182,27 +192,26 @@ class CountdownHub:
                 f"data.held_out={held_out}: the evaluation view is the split {evaluation_split}; expected 0, or "
                 "data.evaluation_split=null"
             )
-        if not evaluation_split and not 0 < held_out < 1:
-            raise ConfigError(f"data.held_out={held_out}: a share between 0 and 1, for example 0.02")
+        if not evaluation_split:
+            settings.check_held_out(held_out)
 
     def views(self) -> tuple[str, ...]:
         """The views that these names make."""
-        return ("demonstrations", *(["preferences"] if self.preferences_name else []), "prompts", "evaluation")
+        return (*self.named, "evaluation")
 
     def sources(self, view: str) -> Iterator[Source]:
         """The rows that a view reads; the problems say what is held out, and maybe the wording."""
-        advice = "data=countdown makes its own problems"
-        own = {"demonstrations": self.demonstrations_name, "preferences": self.preferences_name}
-        if name := own.get(view):
-            yield Source(f"data.{view}_name", name, None, advice, splits=("train",))
-        if view not in own or self.evaluation_split or self.prompt is None:
+        answered = view in ("demonstrations", "preferences")
+        if answered:
+            yield self.named[view]
+        if not answered or self.evaluation_split or self.prompt is None:
             splits = ("train", self.evaluation_split) if self.evaluation_split else ("train",)
-            yield Source("data.prompts_name", self.prompts_name, None, advice, splits=splits)
+            yield replace(self.named["prompts"], splits=splits)
 
     def _problems(self, split: str, *columns: str) -> "Dataset":
         from qwen_align.data import hub
 
-        return hub.load("data.prompts_name", self.prompts_name, split, columns).select_columns(list(columns))
+        return hub.load(self.named["prompts"], split, columns)
 
     def _ask(self) -> Ask:
         """The wording of all views."""
@@ -214,16 +223,16 @@ class CountdownHub:
             _problem(example[-1]["content"])
         except BadRow as error:
             raise ConfigError(
-                f"data.prompts_name={self.prompts_name}: data.prompt=null asks as its first row does, but {error}; expected "
-                "ready-made prompts, or a text for data.prompt"
+                f"data.prompts_name={self.named['prompts'].name}: data.prompt=null asks as its first row does, but {error}; "
+                "expected ready-made prompts, or a text for data.prompt"
             ) from error
-        return _LikeThis(example)
+        return _ExampleWording(example)
 
     def _held_out(self) -> _HeldOut:
         found = self._problems(self.evaluation_split, "nums")["nums"] if self.evaluation_split else []
         return _HeldOut(self.held_out, frozenset(tuple(sorted(nums)) for nums in found))
 
-    def _given(self, split: str, evaluated: bool, wanted: int) -> "Dataset":
+    def _selected(self, split: str, evaluated: bool, wanted: int) -> "Dataset":
         """The first so many problems of a split whose numbers are, or are not, the evaluation view's."""
         ready = ("prompt",) if self.prompt is None else ()
         rows, held_out = self._problems(split, "nums", "target", *ready), self._held_out()
@@ -234,36 +243,35 @@ class CountdownHub:
             seen += len(batch["nums"])
             if len(found) >= wanted:
                 break
-        said, own = f"data.prompts_name={self.prompts_name} ({split})", self._ask()
+        source, asking = f"data.prompts_name={self.named['prompts'].name} ({split})", self._ask()
         if self.evaluation_split and len(found) < seen:
-            print(f"{said}: {seen - len(found)} of {seen} rows are left out: {_EVALUATED}", flush=True)
-        return usable(said, rows.select(found[:wanted]), _Given(own), _types(), own(*_ANY))
+            print(f"{source}: {seen - len(found)} of {seen} rows are left out: {_EVALUATED}", flush=True)
+        return usable_rows(source, rows.select(found[:wanted]), _Problem(asking), _types(), asking(*_ANY_PROBLEM))
 
     def prompts(self) -> "Dataset":
         """prompt, nums, target of training problems."""
-        return self._given("train", False, self.problems)
+        return self._selected("train", False, self.problems)
 
     def evaluation(self) -> "Dataset":
         """prompt, nums, target of held-out problems."""
-        return self._given(self.evaluation_split or "train", True, self.evaluation_problems)
+        return self._selected(self.evaluation_split or "train", True, self.evaluation_problems)
 
-    def _answered(
-        self, key: str, name: str, kind: Callable[[Ask, _HeldOut], Row], texts: tuple[str, ...], *columns: str
-    ) -> "Dataset":  # fmt: skip
+    def _answered(self, source: Source, kind: Callable[[Ask, _HeldOut], Row], columns: dict[str, str]) -> "Dataset":
+        """Rows of queries and their answers; `columns` says what the source calls ours."""
         from qwen_align.data import hub
 
-        records = hub.load(key, name, "train", ("query", *texts)).select_columns(["query", *texts])
-        own, held_out = self._ask(), self._held_out()
-        settings = [own(*_ANY), held_out.share, sorted(held_out.multisets)]
-        rows = usable(f"{key}={name}", records, kind(own, held_out), _types(*columns), settings)
+        records = hub.load(source, "train", ("query", *columns.values()))
+        asking, held_out = self._ask(), self._held_out()
+        depends_on = [asking(*_ANY_PROBLEM), held_out.share, sorted(held_out.multisets)]
+        name = f"{source.key}={source.name}"
+        rows = usable_rows(name, records, kind(asking, held_out), _types(*columns), depends_on)
         return rows.select(range(min(self.problems, len(rows))))
 
     def demonstrations(self) -> "Dataset":
         """prompt, completion, nums, target; then `extra`."""
         from datasets import Dataset, concatenate_datasets
 
-        key = "data.demonstrations_name"
-        rows = self._answered(key, self.demonstrations_name, _Demonstration, ("completion",), "completion")
+        rows = self._answered(self.named["demonstrations"], _Demonstration, {"completion": "completion"})
         if not (more := extra_demonstrations(self.extra, self.held_out)):
             return rows
         held_out = self._held_out()
@@ -274,18 +282,4 @@ class CountdownHub:
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected, nums, target."""
-        assert self.preferences_name, "`views` says that there are none"
-        names = ("response_ws", "response_ls")
-        return self._answered("data.preferences_name", self.preferences_name, _Pair, names, "chosen", "rejected")
-
-    def verify(self, completion: str | None, row: dict[str, Any]) -> Verdict:
-        """The exact verdict on one completion of a row."""
-        return verify(completion, row["nums"], row["target"])
-
-    def answer(self, completion: str) -> str | None:
-        """What a completion votes for: its expression."""
-        return answer(completion)
-
-    def answers(self, completion: str) -> list[str]:
-        """Every answer that a completion holds, in order, each a completion that `verify` judges."""
-        return answers(completion)
+        return self._answered(self.named["preferences"], _Pair, {"chosen": "response_ws", "rejected": "response_ls"})

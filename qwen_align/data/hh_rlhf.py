@@ -8,10 +8,19 @@ red-team-attempts, which holds no pairs.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from qwen_align.data.conversation import BadRow, Messages, mark, message_type, once, pair, usable
+from qwen_align.data import settings
+from qwen_align.data.conversation import (
+    BadRow,
+    Messages,
+    message_type,
+    preference,
+    prompt_key,
+    unique_prompts,
+    usable_rows,
+)
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.hub.rows import Source
 
@@ -34,8 +43,9 @@ def parse(transcript: Any, column: str) -> Messages:
     before, *parts = _TURN.split("\n\n" + transcript.lstrip())
     if not parts or before.strip():
         raise BadRow(f"{column} does not begin with a turn of Human: or Assistant:")
-    talk = [{"role": _ROLES[name], "content": text.strip()} for name, text in zip(parts[::2], parts[1::2], strict=True)]
-    return [message for message in talk[:-1] if message["content"]] + talk[-1:]
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    found = [{"role": _ROLES[name], "content": text.strip()} for name, text in turns]
+    return [message for message in found[:-1] if message["content"]] + found[-1:]
 
 
 @dataclass
@@ -46,10 +56,10 @@ class _Pair:
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         chosen, rejected = parse(record["chosen"], "chosen"), parse(record["rejected"], "rejected")
-        found = pair(None, chosen, rejected, ("prompt", "chosen", "rejected"))
+        found = preference(None, chosen, rejected, ("prompt", "chosen", "rejected"))
         if found["prompt"][-1]["role"] != "user":
             raise BadRow("the last answer follows another answer")
-        if mark(found["prompt"]) in self.held_out:
+        if prompt_key(found["prompt"]) in self.held_out:
             raise BadRow("the evaluation view asks the same")
         return found
 
@@ -73,35 +83,31 @@ class HHRLHF:
         evaluation_problems: int | None,
         dataset_revision: str | None = None,
     ) -> None:
-        self.dataset_name, self.subset, self.revision = dataset_name, subset, dataset_revision
+        self.source = Source("data.dataset_name", dataset_name, dataset_revision, data_dir=subset)
         self.problems, self.evaluation_problems = problems, evaluation_problems
         if subset is not None and subset not in SUBSETS:
             raise ConfigError(
                 f"data.subset={subset}: expected null or one of {', '.join(SUBSETS)}{nearest(subset, SUBSETS)}"
             )
-        for key in ("problems", "evaluation_problems"):
-            limit = getattr(self, key)
-            if limit is not None and limit < 1:
-                raise ConfigError(f"data.{key}={limit}: expected a whole number from 1 on, or null for all")
+        settings.check_limits(problems=problems, evaluation_problems=evaluation_problems)
 
     def sources(self, view: str) -> list[Source]:
         """The rows that a view reads; what is held out of all others is the test split."""
-        splits = ("test",) if view == "evaluation" else ("train", "test")
-        return [Source("data.dataset_name", self.dataset_name, self.revision, splits=splits, data_dir=self.subset)]
+        return [replace(self.source, splits=("test",) if view == "evaluation" else ("train", "test"))]
 
     def _rows(self, split: str, limit: int | None, held_out: set[str], columns: tuple[str, ...]) -> "Dataset":
         """The pairs of a split whose prompts are not held out."""
         from qwen_align.data import hub
 
-        said = f"data.dataset_name={self.dataset_name} ({split})"
-        where = {"data_dir": self.subset, "revision": self.revision}
-        records = hub.load("data.dataset_name", self.dataset_name, split, ("chosen", "rejected"), **where)
-        records = records.select(range(min(limit or len(records), len(records)))).select_columns(["chosen", "rejected"])
+        records = hub.load(self.source, split, ("chosen", "rejected"), limit)
         types = {name: message_type() for name in columns}
-        return usable(said, records, _Pair(held_out), types, [sorted(held_out), columns])
+        return usable_rows(self._name(split), records, _Pair(held_out), types, [sorted(held_out), columns])
+
+    def _name(self, split: str) -> str:
+        return f"{self.source.key}={self.source.name} ({split})"
 
     def _held_out(self) -> set[str]:
-        return {mark(prompt) for prompt in self._rows("test", None, set(), ("prompt",))["prompt"]}
+        return {prompt_key(prompt) for prompt in self._rows("test", None, set(), ("prompt",))["prompt"]}
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected."""
@@ -110,9 +116,8 @@ class HHRLHF:
     def prompts(self) -> "Dataset":
         """prompt, each once."""
         rows = self._rows("train", self.problems, self._held_out(), ("prompt",))
-        return once(f"data.dataset_name={self.dataset_name} (train)", rows)
+        return unique_prompts(self._name("train"), rows)
 
     def evaluation(self) -> "Dataset":
         """prompt of the test split, each once."""
-        rows = self._rows("test", self.evaluation_problems, set(), ("prompt",))
-        return once(f"data.dataset_name={self.dataset_name} (test)", rows)
+        return unique_prompts(self._name("test"), self._rows("test", self.evaluation_problems, set(), ("prompt",)))

@@ -7,40 +7,28 @@ from qwen_align.errors import ConfigError
 from qwen_align.hub.rows import Source, downloaded
 
 
-def load(
-    key: str,
-    name: str,
-    split: str,
-    columns: tuple[str, ...],
-    config: str | None = None,
-    data_dir: str | None = None,
-    revision: str | None = None,
-) -> Dataset:
-    """One split of a data set.
+def load(source: Source, split: str, columns: tuple[str, ...], limit: int | None = None) -> Dataset:
+    """These columns of one split.
 
     Args:
-        key: the config key that holds the name, for messages.
-        name: a Hub name, or a folder with Parquet, JSONL or CSV files.
-        columns: what it must have.
-        config: which of the Hub data set's configurations.
-        data_dir: which of its folders; all where it is None.
-        revision: of the Hub data set; None: main.
+        source: a folder with Parquet, JSONL or CSV files, or a data set of the Hub; its configuration and revision are the
+            Hub's alone.
+        limit: at most so many rows, the first ones; None: all.
 
     Raises:
         ConfigError: it cannot be loaded, or lacks a column.
     """
+    name = f"{source.key}={source.name}"
+    config, revision = (None, None) if source.folder else (source.config, source.revision)
     try:
-        source = Source(key, name, revision, config=config, data_dir=data_dir)
-        place = source.folder or downloaded(source) or name
-        rows = load_dataset(
-            str(place), config, data_dir=data_dir, split=split, revision=None if source.folder else revision
-        )
+        place = source.folder or downloaded(source) or source.name
+        rows = load_dataset(str(place), config, data_dir=source.data_dir, split=split, revision=revision)
     except (OSError, ValueError, DatasetsError) as error:
         raise ConfigError(
-            f"{key}={name}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "
-            "offline, data=countdown makes its own problems"
+            f"{name}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "
+            f"offline, {source.advice}"
         ) from error
     for column in columns:
         if column not in rows.column_names:
-            raise ConfigError(f"{key}={name}: has no column {column}; it has {', '.join(rows.column_names)}")
-    return rows
+            raise ConfigError(f"{name}: has no column {column}; it has {', '.join(rows.column_names)}")
+    return rows.select(range(min(limit or len(rows), len(rows)))).select_columns(list(columns))

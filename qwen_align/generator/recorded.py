@@ -5,8 +5,8 @@ The format is the eval.json of the study's family (Stanford's CS224R), one JSON 
     {"prompt": ..., "nums": [44, 19, 35], "target": 98, "ground_truth": {"numbers": [...], "target": 98},
      "response": [texts], "scores": [1 correct, 0.1 well-formed but wrong, 0 malformed]}
 
-What the data's verifier reads (nums and target, answer, constraints) stands in the line or in its ground_truth; scores and
-prompt may be missing. We add greedy, tokens and finished to what we write, so that reading it again gives the same numbers.
+What the data's verifier reads (nums and target, answer ...) stands in the line or in its ground_truth; scores and prompt may be
+missing. We add greedy, tokens and finished to what we write, so that reading it again gives the same numbers.
 Nothing is guessed: a line that cannot be used is an error that names it. Left out: other names for the columns, and files of
 several policies.
 """
@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data.conversation import BadRow
-from qwen_align.data.local import VERIFIERS, checked
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, Conversation, Sampling
 from qwen_align.stage import run_folder
-from qwen_align.verifier.verdict import Verdict
+from qwen_align.verifier import Verdict, Verifier
 
 if TYPE_CHECKING:
     from qwen_align.model import Policy
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 SCORES = {Verdict.CORRECT: 1.0, Verdict.WELLFORMED_WRONG: 0.1, Verdict.MALFORMED: 0.0}
 _OURS = ("response", "scores", "ground_truth", "greedy", "tokens", "finished")
 _LARGEST = 1e9  # a score or a number of tokens beyond it, or NaN, is a mistake
-_READ = {column for columns in VERIFIERS.values() for column in columns}
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,6 @@ class Problem:
 
     where: str  # "line 3"
     row: dict[str, Any]
-    unusable: dict[str, str]  # columns that verifiers read and that are no such thing, and why
     greedy: list[Completion]  # one, or none
     pool: list[Completion]
     scores: list[float] | None
@@ -53,8 +50,8 @@ def _entries(text: str) -> Iterator[tuple[str, Any]]:
         try:
             entries = json.loads(text)
         except (ValueError, RecursionError) as error:
-            told = getattr(error, "msg", "too deep")
-            raise BadRow(f"line {getattr(error, 'lineno', 1)} is not JSON ({told})") from error
+            reason = getattr(error, "msg", "too deep")
+            raise BadRow(f"line {getattr(error, 'lineno', 1)} is not JSON ({reason})") from error
         yield from ((f"entry {number}", entry) for number, entry in enumerate(entries, 1))
     for number, line in enumerate([] if listed else text.split("\n"), 1):
         if line.strip():
@@ -77,8 +74,8 @@ def _list(entry: dict[str, Any], key: str, kinds: tuple[type, ...], what: str, l
     return found
 
 
-def _row(entry: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """(the problem's columns, those that can't be used and why); raises BadRow."""
+def _row(entry: dict[str, Any], verifier: Verifier | None) -> dict[str, Any]:
+    """The problem's columns, what the verifier reads in its types; raises BadRow."""
     truth = entry.get("ground_truth")
     nested = dict(truth) if isinstance(truth, dict) else {} if truth is None else {"answer": truth}
     if "numbers" in nested:
@@ -86,20 +83,24 @@ def _row(entry: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     given = {key: value for key, value in entry.items() if key not in _OURS}
     row = {key: value for key, value in given.items() if value is not None or key not in nested}
     row |= {key: value for key, value in nested.items() if key not in row}
-    unusable: dict[str, str] = {}
-    for name in _READ & row.keys():
+    if verifier is None:
+        return row
+    for name in verifier.missing(row):
+        raise BadRow(
+            f"has no {name}, which the verifier {verifier.name} reads (there are {', '.join(row) or 'no columns'})"
+        )
+    for name in verifier.needs:
         try:
-            row[name] = checked(row[name], name, name)
-        except BadRow as error:
-            del row[name]
-            unusable[name] = str(error)
-    for name in row.keys() & nested.keys() & _READ:
-        if checked(nested[name], name, name) != row[name]:
+            row[name] = verifier.read(name, row[name])
+            same = name not in nested or verifier.read(name, nested[name]) == row[name]
+        except ValueError as error:
+            raise BadRow(f"has no {name} that the verifier {verifier.name} reads ({name} {error})") from error
+        if not same:
             raise BadRow(f"says {name} twice: {row[name]}, but {nested[name]} in ground_truth")
-    return row, unusable
+    return row
 
 
-def _problem(where: str, entry: Any) -> Problem:
+def _problem(where: str, entry: Any, verifier: Verifier | None) -> Problem:
     """One entry, checked; raises BadRow."""
     if not isinstance(entry, dict):
         raise BadRow("is no object")
@@ -116,7 +117,8 @@ def _problem(where: str, entry: Any) -> Problem:
     if not isinstance(greedy, str | None):
         raise BadRow("greedy is no text")
     pool = [Completion(*parts) for parts in zip(texts, tokens, finished, strict=True)]
-    return Problem(where, *_row(entry), [] if greedy is None else [Completion(greedy, 0, True)], pool, scores)
+    first = [] if greedy is None else [Completion(greedy, 0, True)]
+    return Problem(where, _row(entry, verifier), first, pool, scores)
 
 
 def _same_shape(problem: Problem, first: Problem) -> None:
@@ -144,21 +146,21 @@ class Recorded:
         if not self.path.is_file():
             raise ConfigError(f"generator.path={path}: no such file")
 
-    def problems(self) -> list[Problem]:
-        """Every line of the file.
+    def problems(self, verifier: Verifier | None) -> list[Problem]:
+        """Every line of the file, with the columns that the verifier reads.
 
         Raises:
-            ConfigError: the first line that cannot be used, or lines with another number of responses than the first.
+            ConfigError: the first line that cannot be used, lacks such a column, or is of another shape than the first.
         """
         found: list[Problem] = []
         where = ""
         try:
             for where, entry in _entries(self.path.read_text(encoding="utf-8-sig")):
-                found.append(_problem(where, entry))
+                found.append(_problem(where, entry, verifier))
                 _same_shape(found[-1], found[0])
         except BadRow as error:
-            told = str(error) if str(error).startswith("line ") else f"{where} {error}"
-            raise ConfigError(f"generator.path={self.path}: {told}") from error
+            reason = str(error) if str(error).startswith("line ") else f"{where} {error}"
+            raise ConfigError(f"generator.path={self.path}: {reason}") from error
         except (OSError, ValueError) as error:
             raise ConfigError(f"generator.path={self.path}: cannot be read ({error})") from error
         if not found:
@@ -177,9 +179,12 @@ class Recorded:
 
 
 def write(
-    path: Path, rows: Sequence[dict[str, Any]], firsts: Sequence[Sequence[Completion]],
-    pools: Sequence[Sequence[Completion]], verdicts: Sequence[Sequence[str]],
-) -> None:  # fmt: skip
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    firsts: Sequence[Sequence[Completion]],
+    pools: Sequence[Sequence[Completion]],
+    verdicts: Sequence[Sequence[str]],
+) -> None:
     """Write completions and their verdicts as such a file; `firsts` hold the greedy one of each problem, where there is one."""
     counted = any(c.tokens for pool in pools for c in pool)
     lines = []

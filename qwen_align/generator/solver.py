@@ -10,7 +10,8 @@ import string
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from qwen_align.data.countdown import check_prompt, solve, trace
+from qwen_align.data.countdown import solve, trace
+from qwen_align.data.settings import check_template
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, Conversation, Sampling
 
@@ -33,7 +34,7 @@ class Solver:
     def __init__(self, prompt: str | None, largest: int = 1000) -> None:
         if not prompt:
             raise ConfigError("generator=solver: solves Countdown only; expected data=countdown or data=countdown_hub")
-        check_prompt(prompt)
+        check_template(prompt, "numbers", "target")
         pattern = ""
         for text, field, _, _ in string.Formatter().parse(prompt):
             pattern += re.escape(text)

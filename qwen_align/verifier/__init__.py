@@ -8,6 +8,7 @@ This room imports nothing else of the package.
 
 import inspect
 from collections.abc import Callable, Mapping
+from inspect import Parameter
 from typing import Any
 
 from qwen_align.verifier.verdict import Verdict
@@ -29,18 +30,13 @@ class Verifier:
 
     def __init__(self, judge: Any, name: str) -> None:
         self.name = name
-        function = getattr(judge, "verify", judge)
-        if not callable(function):
-            raise ValueError(f"data.verifier={name}: expected a function verify(completion, **row)")
-        self._function: Callable[..., Any] = function
-        parameters = list(inspect.signature(function).parameters.values())
-        if not parameters or parameters[0].kind not in (
-            inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        ):  # fmt: skip
-            raise ValueError(f"data.verifier={name}: expected a function verify(completion, **row)")
+        self._function: Callable[..., Any] = getattr(judge, "verify", judge)
+        parameters = list(inspect.signature(self._function).parameters.values()) if callable(self._function) else []
+        if not parameters or parameters[0].kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
+            raise ValueError(f"{name}: expected a function verify(completion, **row)")
         named = [p for p in parameters[1:] if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-        self._everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        self._named = tuple(p.name for p in named)
+        self.reads_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self._named, self._first = tuple(p.name for p in named), parameters[0].name
         self.columns: Mapping[str, Reader] = getattr(judge, "COLUMNS", {})
         self.needs = tuple(p.name for p in named if p.default is p.empty)
         self._score: Callable[..., float] | None = getattr(judge, "score", None)
@@ -51,7 +47,7 @@ class Verifier:
         self.timeouts: Callable[[], int] | None = getattr(judge, "timeouts", None)
 
     def _arguments(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in row.items() if self._everything or key in self._named}
+        return {k: v for k, v in row.items() if k in self._named or (self.reads_all and k != self._first)}
 
     def missing(self, columns: Any) -> list[str]:
         """The columns that it reads and that are not among these."""
@@ -73,6 +69,7 @@ class Verifier:
             score = None if self._score is None else self._score(completion, **arguments)
         except Exception as error:
             raise RuntimeError(f"the verifier {self.name} raised {type(error).__name__}: {error}") from error
+        found = found.item() if hasattr(found, "item") else found  # NumPy's and torch's numbers
         if isinstance(found, str) and found in tuple(Verdict):
             return Verdict(found), score
         if isinstance(found, bool):

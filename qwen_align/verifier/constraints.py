@@ -22,15 +22,19 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from qwen_align.errors import ConfigError, nearest
 from qwen_align.verifier.verdict import Verdict
 
 Constraint = dict[str, Any]
 FIELDS: dict[str, dict[str, type]] = {
-    "words": {"least": int, "most": int}, "count": {"of": list, "least": int, "most": int}, "only": {"of": list},
-    "starts": {"with": str}, "ends": {"with": str}, "order": {"first": str, "then": str}, "case": {"letters": str},
+    "words": {"least": int, "most": int},
+    "count": {"of": list, "least": int, "most": int},
+    "only": {"of": list},
+    "starts": {"with": str},
+    "ends": {"with": str},
+    "order": {"first": str, "then": str},
+    "case": {"letters": str},
     "distinct": {},
-}  # fmt: skip
+}
 _BOUNDS = {"least", "most"}
 _LETTERS = ("upper", "lower")
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*+")
@@ -46,29 +50,41 @@ def read(constraints: str) -> tuple[Constraint, ...]:
     """The constraints of a row, checked.
 
     Raises:
-        ConfigError: no JSON list of constraints, or none in it that could be checked.
+        ValueError: no JSON list of constraints, or none in it that could be checked.
     """
     try:
         found = json.loads(constraints)
     except (ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"constraints={constraints!r:.80}: expected JSON, a list of constraints") from error
+        raise ValueError(f"{constraints!r:.80}: expected JSON, a list of constraints") from error
     if not isinstance(found, list) or not found:
-        raise ConfigError(f"constraints={constraints!r:.80}: expected a list of at least one constraint")
+        raise ValueError(f"{constraints!r:.80}: expected a list of at least one constraint")
     return tuple(_checked(constraint) for constraint in found)
+
+
+def _column(value: Any) -> str:
+    """A row's constraints, checked; ValueError for what is none."""
+    if not isinstance(value, str):
+        raise ValueError("is no text with a JSON list of constraints")
+    try:
+        read(value)
+    except ValueError as error:
+        raise ValueError(f"is no JSON list of constraints ({error})") from error
+    return value
+
+
+COLUMNS = {"constraints": _column}
 
 
 def _checked(constraint: Any) -> Constraint:
     kind = constraint.get("kind") if isinstance(constraint, dict) else None
     if not isinstance(kind, str) or kind not in FIELDS:
-        raise ConfigError(
-            f"constraints: {json.dumps(constraint):.80}: expected a kind, {', '.join(FIELDS)}{nearest(str(kind), FIELDS)}"
-        )
+        raise ValueError(f"{json.dumps(constraint):.80}: expected a kind, one of {', '.join(FIELDS)}")
     given, fields = {k: v for k, v in constraint.items() if k != "kind"}, FIELDS[kind]
     needed = fields.keys() - _BOUNDS
     bounded = "least" not in fields or bool(given.keys() & _BOUNDS)
     typed = all(type(value) is fields.get(key) for key, value in given.items())
     if not typed or not bounded or not needed <= given.keys() or given.get("letters", "upper") not in _LETTERS:
-        raise ConfigError(f"constraints: {json.dumps(constraint):.80}: expected {kind} with {', '.join(fields)}")
+        raise ValueError(f"{json.dumps(constraint):.80}: expected {kind} with {', '.join(fields)}")
     texts = {k: v.casefold() for k, v in given.items() if isinstance(v, str)}
     return {"kind": kind} | given | texts | ({"of": {str(w).casefold() for w in given["of"]}} if "of" in given else {})
 
@@ -102,7 +118,7 @@ def followed(completion: str | None, constraints: Sequence[Constraint]) -> float
     return sum(_follows(constraint, completion, words) for constraint in constraints) / len(constraints)
 
 
-def share(completion: str | None, constraints: str) -> float:
+def score(completion: str | None, constraints: str) -> float:
     """The share of the constraints that a completion follows, in [0, 1]; `constraints` is a row's JSON."""
     return followed(completion, read(constraints))
 
@@ -111,4 +127,4 @@ def verify(completion: str | None, constraints: str) -> Verdict:
     """correct where every constraint is followed; malformed without a word in it."""
     if not words_of(completion or ""):
         return Verdict.MALFORMED
-    return Verdict.CORRECT if share(completion, constraints) == 1.0 else Verdict.WELLFORMED_WRONG
+    return Verdict.CORRECT if score(completion, constraints) == 1.0 else Verdict.WELLFORMED_WRONG

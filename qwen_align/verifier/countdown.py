@@ -18,13 +18,13 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 
+from qwen_align.verifier import columns
 from qwen_align.verifier.arithmetic import BOX, FRACTION, integer, to_postfix, value_of
 from qwen_align.verifier.thinking import without_thinking
 from qwen_align.verifier.verdict import Verdict
 
-__all__ = ["MAX_TOKENS", "Verdict", "answer", "answers", "verify"]
-
 MAX_TOKENS = 24_000
+COLUMNS = {"nums": columns.whole_numbers, "target": columns.whole_number}
 
 _OPENING, _CLOSING = "<answer>", "</answer>"
 
@@ -53,7 +53,7 @@ _MEANING = (
 )
 
 
-def verify(completion: str | None, numbers: Sequence[int], target: int) -> Verdict:
+def verify(completion: str | None, nums: Sequence[int], target: int) -> Verdict:
     """Judge the completion alone (no prompt). Never raises, whatever the completion is."""
     if not isinstance(completion, str):
         return Verdict.MALFORMED
@@ -71,7 +71,7 @@ def verify(completion: str | None, numbers: Sequence[int], target: int) -> Verdi
     if postfix is None:
         return Verdict.MALFORMED
     literals = [item for item in postfix if item.__class__ is not str]
-    if len(literals) != len(numbers) or sorted(literals) != sorted(numbers):
+    if len(literals) != len(nums) or sorted(literals) != sorted(nums):
         return Verdict.WELLFORMED_WRONG
     if claim is not None and not _states(claim, target):
         return Verdict.WELLFORMED_WRONG

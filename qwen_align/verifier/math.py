@@ -12,14 +12,16 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from qwen_align.verifier import math_pool
+from qwen_align.verifier import columns, math_pool
 from qwen_align.verifier.extraction import final_answer, marked
 from qwen_align.verifier.math_pool import timeouts
 from qwen_align.verifier.rational import MAX_LENGTH, read
 from qwen_align.verifier.thinking import without_thinking
 from qwen_align.verifier.verdict import Verdict
 
-__all__ = ["Verdict", "answers", "timeouts", "verify"]
+__all__ = ["COLUMNS", "answer", "answers", "timeouts", "verify"]
+
+COLUMNS = {"answer": columns.text}
 
 _EXPENSIVE = re.compile(
     r"!|\\(?:sum|prod|i*int|oint|lim|limits|bigcup|bigcap|gamma|Gamma|zeta)(?![A-Za-z])"
@@ -50,6 +52,13 @@ def verify(completion: str | None, answer: str) -> Verdict:
     if not candidate:
         return Verdict.MALFORMED
     return Verdict.CORRECT if _equals(candidate, gold) else Verdict.WELLFORMED_WRONG
+
+
+def answer(completion: str) -> str | None:
+    """The final answer that a completion votes for, equal numbers written the same; None if it gives none."""
+    found = final_answer(without_thinking(completion), numeric=True)
+    value = read(found) if found else None
+    return found or None if value is None else str(value)
 
 
 def answers(completion: str | None) -> list[str]:
