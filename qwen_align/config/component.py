@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -22,7 +23,7 @@ from qwen_align.config import groups
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.verifier import Verifier
 
-_VERIFIERS = "qwen_align.verifier"
+_VERIFIERS = Path(inspect.getfile(Verifier)).parent
 
 
 def is_file(target: str) -> bool:
@@ -77,15 +78,25 @@ def names_in(path: str) -> tuple[str, ...]:
 @lru_cache
 def _module(path: str) -> ModuleType:
     """A file as a module; what lies beside it can be imported from it."""
-    spec = importlib.util.spec_from_file_location(
-        f"qwen_align_file_{hashlib.sha256(path.encode()).hexdigest()[:8]}", path
-    )
+    spec = importlib.util.spec_from_file_location(f"user_{hashlib.sha256(path.encode()).hexdigest()[:8]}", path)
     assert spec and spec.loader, "the path ends with .py"
     module = importlib.util.module_from_spec(spec)
     if (folder := str(Path(path).parent)) not in sys.path:
         sys.path.append(folder)
+    sys.modules[spec.name] = module  # dataclasses and pickle look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def _imported(path: str) -> Any:
+    """A module, or a class in one."""
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        outer, _, name = path.rpartition(".")
+        if not outer or error.name != path or not hasattr(owner := _imported(outer), name):
+            raise
+        return getattr(owner, name)
 
 
 def locate(target: str, key: str = "_target_") -> Any:
@@ -98,23 +109,12 @@ def locate(target: str, key: str = "_target_") -> Any:
     if not where or not name:
         raise ConfigError(f"{key}={target}: expected a dotted path such as package.module.name, or FILE.py:NAME")
     try:
-        found: Any = _module(where) if is_file(target) else _imported(where)
+        owner = _module(where) if is_file(target) else _imported(where)
+        if hasattr(owner, name):
+            return getattr(owner, name)
     except Exception as error:  # whatever the module does
         raise ConfigError(f"{key}={target}: cannot be imported ({type(error).__name__}: {error})") from error
-    if not hasattr(found, name):
-        raise ConfigError(f"{key}={target}: {where} has no {name}{nearest(name, dir(found))}")
-    return getattr(found, name)
-
-
-def _imported(path: str) -> Any:
-    """A module, or a class in one."""
-    try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        outer, _, name = path.rpartition(".")
-        if not outer or error.name != path:
-            raise
-        return getattr(_imported(outer), name)
+    raise ConfigError(f"{key}={target}: {where} has no {name}{nearest(name, dir(owner))}")
 
 
 def settings(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,22 +126,33 @@ def construct(node: Mapping[str, Any], key: str = "_target_") -> Any:
     """A component from its node; its nodes inside stay plain data.
 
     Raises:
-        ConfigError: a target that is not there, or arguments that it doesn't take.
+        ConfigError: a target that is not there, arguments that it doesn't take, or what a user's own raises about them.
     """
-    kind = locate(node["_target_"], f"{key}._target_" if key != "_target_" else key)
-    given = settings(node)
-    check_arguments(key, node["_target_"], kind, given)
-    return kind(**given)
-
-
-def check_arguments(key: str, target: str, kind: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless a callable takes these keyword arguments."""
+    target, given = node["_target_"], settings(node)
+    kind = locate(target, key if key == "_target_" else f"{key}._target_")
+    check_arguments(key, target, kind, given)
     try:
-        inspect.signature(kind).bind(**given)
-    except TypeError as error:
-        raise ConfigError(f"{key}: {target} does not take these settings ({error})") from error
+        return kind(**given)
+    except Exception as error:
+        if isinstance(error, ConfigError) or target.startswith("qwen_align."):
+            raise
+        raise ConfigError(f"{key}: {target} raised {type(error).__name__}: {error}") from error
+
+
+def check_arguments(
+    key: str, target: str, kind: Callable[..., Any], given: Mapping[str, Any], some: bool = False
+) -> None:
+    """Raise ConfigError unless a callable takes these keyword arguments; `some`: others will follow."""
+    try:
+        signature = inspect.signature(kind)
     except ValueError:  # a builtin without a signature
         return
+    try:
+        (signature.bind_partial if some else signature.bind)(**given)
+    except TypeError as error:
+        unknown = next((name for name in given if name not in signature.parameters), "")
+        near = nearest(unknown, signature.parameters)
+        raise ConfigError(f"{key}: {target} does not take these settings ({error}){near}") from error
 
 
 def verifier(spec: str | Mapping[str, Any] | None, key: str = "data.verifier") -> Verifier | None:
@@ -157,27 +168,39 @@ def verifier(spec: str | Mapping[str, Any] | None, key: str = "data.verifier") -
     if not isinstance(target, str):
         raise ConfigError(f"{key}={dict(node)}: expected a name, FILE.py:NAME, or a node with _target_")
     if "." in target:
-        found = locate(target, key)
-        name = target.replace(":", ".").rpartition(".")[2]
-        if given or inspect.isclass(found):
-            found = construct(node, key)
-        return Verifier(found, name)
-    if importlib.util.find_spec(f"{_VERIFIERS}.{target}") is None:
+        judge = locate(target, key)
+        if given or inspect.isclass(judge):
+            judge = construct(node, key)
+        return _verifier(judge, re.split("[.:]", target)[-1], key)
+    if not _judges(_VERIFIERS / f"{target}.py"):
         known = verifiers()
         raise ConfigError(f"{key}={target}: expected null, {', '.join(known)} or FILE.py:NAME{nearest(target, known)}")
-    module = importlib.import_module(f"{_VERIFIERS}.{target}")
-    if hasattr(module, "build"):
-        check_arguments(key, target, module.build, given)
-        return Verifier(module.build(**given), target)
-    if given or not hasattr(module, "verify"):
-        raise ConfigError(f"{key}={target}: {'takes no settings' if hasattr(module, 'verify') else 'is no verifier'}")
-    return Verifier(module, target)
+    judge = importlib.import_module(f"{Verifier.__module__}.{target}")
+    if build := getattr(judge, "build", None):
+        check_arguments(key, target, build, given)
+        try:
+            judge = build(**given)
+        except ValueError as error:
+            raise ConfigError(f"{key}.{error}") from error
+    elif given:
+        raise ConfigError(f"{key}={target}: takes no settings; got {', '.join(given)}")
+    return _verifier(judge, target, key)
+
+
+def _verifier(judge: Any, name: str, key: str) -> Verifier:
+    try:
+        return Verifier(judge, name)
+    except ValueError as error:
+        raise ConfigError(f"{key}={error}") from error
+
+
+def _judges(path: Path) -> bool:
+    return path.is_file() and not {"verify", "build"}.isdisjoint(names_in(str(path)))
 
 
 def verifiers() -> list[str]:
     """The verifiers that are there by name: modules of their room with a `verify` or a `build`."""
-    folder = Path(str(importlib.import_module(_VERIFIERS).__file__)).parent
-    return sorted(p.stem for p in folder.glob("[a-z]*.py") if {"verify", "build"} & set(names_in(str(p))))
+    return sorted(path.stem for path in _VERIFIERS.glob("[a-z]*.py") if _judges(path))
 
 
 def code_hash(target: str) -> str | None:

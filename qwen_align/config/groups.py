@@ -1,7 +1,7 @@
 """conf/ as files: which groups there are, which options each has, and which keys an option knows. No Hydra here.
 
-A checkout has conf/ beside the package, a wheel carries it inside. Folders given with --config-dir come after it. A reward needs no
-file: `reward=package.function` and `reward=FILE.py:NAME` are options as well, a node of that target with nothing set.
+A checkout has conf/ beside the package, a wheel carries it inside. Folders given with --config-dir come after it. A reward
+needs no file: `reward=package.function` and `reward=FILE.py:NAME` are options too, a node of that target with nothing set.
 """
 
 import re

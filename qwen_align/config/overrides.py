@@ -1,7 +1,7 @@
 """One override of the command line: is it a group, an option or a key that exists, and what does Hydra want to see for it?
 
-A misspelled override is an error before Hydra composes, with the nearest right one; a blind `+` is refused with it. What settings a
-reward has may be known to the user's function alone, so keys under `reward` are left to `check.composed`, which knows the choice.
+A misspelled override is an error before Hydra composes, with the nearest right one; a blind `+` is refused with it. Which
+settings a reward has depends on the chosen one, so keys under `reward` are left to `check.composed`, which knows the choice.
 """
 
 import re
@@ -33,8 +33,8 @@ def targets(overrides: list[str]) -> list[str]:
 def expanded(overrides: list[str]) -> list[str]:
     """The overrides as Hydra composes them: `reward=[a,b]` as several rewards, `reward._target_=X` as the option X.
 
-    Another target is another reward, which the settings of the chosen option don't belong to; with `reward=OPTION` beside it, it is
-    that option's target and its settings stay.
+    Another target is another reward, which the settings of the option that it replaces don't belong to. With `reward=OPTION`
+    typed beside it, the option's settings stay.
 
     Raises:
         ConfigError: a list where Hydra could only merge its options into one, or one name twice.

@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from qwen_align.errors import nearest
+
 _HEAVY = {"torch", "transformers", "trl", "datasets", "peft", "accelerate", "evaluate"}
 _ENUMS = ("transformers.trainer_utils", "transformers.training_args")
 _WHOLE = (
@@ -174,6 +176,13 @@ def defines(target: str) -> bool:
         if spec is not None and not str(spec.origin).endswith(".py"):  # built in, or compiled
             return True
     return _find(target) is not None
+
+
+def nearest_name(target: str) -> str:
+    """' (did you mean ...?)' with the closest name that the source of a target's module has, or nothing."""
+    module, _, name = target.rpartition(".")
+    file = _file(module) if module else None
+    return nearest(name, set(re.findall(r"[A-Za-z_]\w+", file.read_text(encoding="utf-8")))) if file else ""
 
 
 @lru_cache

@@ -9,25 +9,20 @@ not apply to a completion. Weights come after it, where several rewards are adde
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from qwen_align.config import component
+from qwen_align.config import component, groups, schema
 from qwen_align.errors import ConfigError
 
 Conversation = str | list[dict[str, str]]
 SEVERAL = "qwen_align.reward.several"
-LAYER = ("name", "weight", "clip")  # beside `_target_`, of the layer and not of the callable
-GIVEN = (
-    "prompts",
-    "completions",
-    "completion_ids",
-    "trainer_state",
-    "log_extra",
-    "log_metric",
-)  # by TRL, beside columns
+# What TRL gives beside the columns of the data.
+GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
 
 
 def text_of(completion: Conversation) -> str:
@@ -46,15 +41,11 @@ def nodes(node: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
         return {}
     if node.get("_target_") == SEVERAL:
         return {name: dict(part) for name, part in node.items() if name != "_target_"}
-    target = str(node.get("_target_") or "")
-    plain = (
-        target.replace(":", ".").rpartition(".")[2] if not target.startswith("qwen_align.") else target.split(".")[-2]
-    )
-    return {str(node.get("name") or plain): dict(node)}
+    return {str(node.get("name") or re.split("[.:]", str(node.get("_target_")))[-1]): dict(node)}
 
 
-def _nothing(*_: Any) -> None:
-    """What log_extra and log_metric do outside a trainer."""
+def _ignored(*_: Any) -> None:
+    """log_extra and log_metric outside a trainer."""
 
 
 @dataclass(frozen=True)
@@ -73,29 +64,22 @@ class Reward:
     weight: float = 1.0
     clip: tuple[float, float] | None = None
 
-    @functools.cached_property
-    def parameters(self) -> Mapping[str, inspect.Parameter]:
-        return inspect.signature(self.function).parameters
-
     @property
     def needs(self) -> tuple[str, ...]:
         """Columns of the data that it can't do without: those it names itself, or its required parameters."""
         if (named := getattr(self.function, "needs", None)) is not None:
             return tuple(named)
-        own = [p for p in self.parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-        return tuple(p.name for p in own if p.default is p.empty and p.name not in GIVEN)
+        return tuple(p.name for p in _parameters(self.function)[0] if p.default is p.empty and p.name not in GIVEN)
 
     @property
     def reads_ids(self) -> bool:
         """Whether it can't do without the completions' token ids."""
-        own = self.parameters.get("completion_ids")
-        return own is not None and own.default is own.empty
+        return any(p.name == "completion_ids" and p.default is p.empty for p in _parameters(self.function)[0])
 
     @property
     def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(
-            getattr(self.function, "__call__", None)  # noqa: B004
-        )
+        called = getattr(self.function, "__call__", None)  # noqa: B004
+        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(called)
 
     def check_columns(self, columns: Sequence[str]) -> None:
         """Raise ConfigError for the first column that it needs and the data lacks."""
@@ -103,52 +87,59 @@ class Reward:
             if name not in columns:
                 raise ConfigError(f"reward={self.name}: needs the column {name}; the data has {', '.join(columns)}")
 
-    def _call(self, given: Mapping[str, Any]) -> Any:
-        everything = any(p.kind is p.VAR_KEYWORD for p in self.parameters.values())
-        return self.function(**{k: v for k, v in given.items() if everything or k in self.parameters})
-
-    def _raised(self, error: Exception) -> RuntimeError:
-        return RuntimeError(f"reward {self.name} raised {type(error).__name__}: {error}")
-
-    def _checked(self, values: Any, completions: Sequence[Any]) -> list[float | None]:
-        if hasattr(values, "tolist"):
-            values = values.tolist()
-        if not isinstance(values, (list, tuple)) or len(values) != len(completions):
-            shape = f"{len(values)} values" if isinstance(values, (list, tuple)) else f"{values!r:.100}"
-            raise RuntimeError(f"reward {self.name} returned {shape} for {len(completions)} completions")
-        for value, completion in zip(values, completions, strict=True):
-            if value is not None and not (isinstance(value, (int, float)) and isfinite(value)):
-                raise RuntimeError(f"reward {self.name} returned {value!r} for {text_of(completion)[:200]!r}")
-        if self.clip is None:
-            return list(values)
-        low, high = self.clip
-        return [None if value is None else min(max(value, low), high) for value in values]
-
     def trl(self) -> Callable[..., Any]:
         """The callable that TRL is given; async where the reward is, so that TRL runs several at once."""
 
         def score(**given: Any) -> list[float | None]:
-            try:
-                values = self._call(given)
-            except Exception as error:
-                raise self._raised(error) from error
-            return self._checked(values, given["completions"])
+            with self._named_errors():
+                returned = self._call(given)
+            return self._values(returned, given["completions"])
 
         async def score_async(**given: Any) -> list[float | None]:
-            try:
-                values = await self._call(given)
-            except Exception as error:
-                raise self._raised(error) from error
-            return self._checked(values, given["completions"])
+            with self._named_errors():
+                returned = await self._call(given)
+            return self._values(returned, given["completions"])
 
         chosen: Callable[..., Any] = score_async if self.is_async else score
         chosen.__name__ = self.name
         return chosen
 
+    def _call(self, given: Mapping[str, Any]) -> Any:
+        parameters, takes_all = _parameters(self.function)
+        names = {p.name for p in parameters}
+        return self.function(**{name: value for name, value in given.items() if takes_all or name in names})
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ConfigError:  # such as a reward model that can't be loaded
+            raise
+        except Exception as error:
+            raise RuntimeError(f"reward {self.name} raised {type(error).__name__}: {error}") from error
+
+    def _values(self, returned: Any, completions: Sequence[Conversation]) -> list[float | None]:
+        values = returned.tolist() if hasattr(returned, "tolist") else returned
+        if not isinstance(values, (list, tuple)) or len(values) != len(completions):
+            shape = f"{len(values)} values" if isinstance(values, (list, tuple)) else f"{values!r:.100}"
+            raise RuntimeError(f"reward {self.name} returned {shape} for {len(completions)} completions")
+        return [self._value(*pair) for pair in zip(values, completions, strict=True)]
+
+    def _value(self, returned: Any, completion: Conversation) -> float | None:
+        value = returned.item() if hasattr(returned, "item") else returned  # NumPy's and torch's numbers
+        if value is None:
+            return None
+        if not isinstance(value, (int, float)) or not isfinite(value):
+            raise RuntimeError(f"reward {self.name} returned {value!r:.100} for {text_of(completion)[:200]!r}")
+        return float(value) if self.clip is None else min(max(float(value), self.clip[0]), self.clip[1])
+
     def score(
-        self, prompts: Sequence[Conversation], completions: Sequence[str], columns: Mapping[str, Sequence[Any]],
+        self,
+        prompts: Sequence[Conversation],
+        completions: Sequence[str],
+        columns: Mapping[str, Sequence[Any]],
         completion_ids: Sequence[Sequence[int]] | None = None,
-    ) -> list[float | None]:  # fmt: skip
+    ) -> list[float | None]:
         """What it says of each completion, called as TRL calls it, outside a trainer.
 
         Args:
@@ -164,21 +155,18 @@ class Reward:
         self.check_columns(list(columns))
         if self.reads_ids and completion_ids is None:
             raise ConfigError(
-                f"reward={self.name}: reads completion_ids, and nothing is known of these completions but text"
+                f"reward={self.name}: reads completion_ids, and only the text of these completions is known"
             )
-        spoken = [
+        given: dict[str, Any] = {k: v for k, v in columns.items() if k not in ("prompt", "completion", *GIVEN)}
+        given |= {"prompts": list(prompts), "trainer_state": None, "log_extra": _ignored, "log_metric": _ignored}
+        given["completions"] = [
             text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
             for prompt, text in zip(prompts, completions, strict=True)
         ]
-        given: dict[str, Any] = {k: values for k, values in columns.items() if k not in ("prompt", *GIVEN)}
-        given |= {"prompts": list(prompts), "completions": spoken, "log_extra": _nothing, "log_metric": _nothing}
-        given |= {"trainer_state": None} | ({} if completion_ids is None else {"completion_ids": completion_ids})
-        values = self.trl()(**given)
-        return asyncio.run(_awaited(values)) if self.is_async else values
-
-
-async def _awaited(values: Awaitable[Any]) -> Any:
-    return await values
+        if completion_ids is not None:
+            given["completion_ids"] = completion_ids
+        returned = self.trl()(**given)
+        return asyncio.run(returned) if self.is_async else returned
 
 
 def clipping(clip: Sequence[float] | None) -> tuple[float, float] | None:
@@ -191,65 +179,97 @@ def clipping(clip: Sequence[float] | None) -> tuple[float, float] | None:
     return float(clip[0]), float(clip[1])
 
 
+def _weight(node: Mapping[str, Any]) -> float:
+    weight = node.get("weight", 1.0)
+    if type(weight) not in (int, float) or not isfinite(weight):
+        raise ConfigError(f"reward.weight={weight}: expected a number")
+    return float(weight)
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[list[inspect.Parameter], bool]:
+    """(the parameters of a function that have a name of their own, whether it takes any other by name)."""
+    found = inspect.signature(function).parameters.values()
+    named = [p for p in found if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return named, any(p.kind is p.VAR_KEYWORD for p in found)
+
+
+def _is_reward(function: Any) -> bool:
+    """Whether TRL's convention fits: it takes completions, their token ids, or anything by name."""
+    try:
+        parameters, takes_all = _parameters(function)
+    except (TypeError, ValueError):  # nothing to call, or a builtin
+        return False
+    return takes_all or any(p.name in ("completions", "completion_ids") for p in parameters)
+
+
 def _function(name: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     """The callable of a node: an object of a class, a function, or what a factory such as TRL's makes of the settings."""
     target = node["_target_"]
     found = component.locate(target, "reward._target_")
-    given = {key: value for key, value in node.items() if key not in ("_target_", *LAYER)}
-    if inspect.isclass(found):
-        if "name" in inspect.signature(found).parameters:
-            given["name"] = name
-        component.check_arguments("reward", target, found, given)
-        found = found(**given)
-    elif callable(found) and not _is_reward(found):
-        component.check_arguments("reward", target, found, given)
-        found = found(**given)
+    given = {key: value for key, value in node.items() if key not in ("_target_", *groups.LAYER)}
+    if inspect.isclass(found) and "name" in inspect.signature(found).parameters:
+        given["name"] = name
+    if inspect.isclass(found) or (callable(found) and not _is_reward(found)):
+        found = component.construct({"_target_": target, **given}, "reward")
     elif given:
+        component.check_arguments("reward", target, found, given, some=True)
         found = functools.partial(found, **given)
-    if not callable(found) or not _is_reward(found):
+    if not _is_reward(found):
         raise ConfigError(
-            f"reward._target_={target}: is not called with completions; expected f(completions, **columns) -> a list of numbers"
+            f"reward._target_={target}: can't be called with completions; expected f(completions, **columns) -> a list of "
+            "numbers, or what makes one"
         )
     return found
 
 
-def _is_reward(function: Callable[..., Any]) -> bool:
-    """Whether TRL's convention fits a signature: it takes completions, their token ids, or anything by name."""
-    parameters = inspect.signature(function).parameters.values()
-    named = {"completions", "completion_ids"} & {p.name for p in parameters}
-    return bool(named) or any(p.kind is p.VAR_KEYWORD for p in parameters)
+def _parts(node: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    found = nodes(node)
+    if not found:
+        raise ConfigError("reward=several: holds no reward; expected names, for example reward=[countdown,length]")
+    return found
+
+
+def check(node: Mapping[str, Any] | None) -> None:
+    """Raise ConfigError for what is wrong with a reward setting, as far as that shows without importing anything heavy."""
+    for name, part in _parts(node).items():
+        _weight(part), clipping(part.get("clip"))
+        target = part.get("_target_")
+        if not isinstance(target, str):
+            raise ConfigError(f"reward={name}: has no _target_; expected package.function or FILE.py:NAME")
+        if component.is_file(target):
+            component.absolute("reward._target_", target)
+        elif not schema.defines(target):
+            raise ConfigError(
+                f"reward._target_={target}: is not there; expected package.function or FILE.py:NAME"
+                f"{schema.nearest_name(target)}"
+            )
+        elif target.startswith("qwen_align.") and schema.is_light(target):
+            _function(name, part)
 
 
 def build(node: Mapping[str, Any] | None) -> list[Reward]:
     """The rewards of a setting, in order.
 
     Raises:
-        ConfigError: a target that is not there or not called with completions, a wrong clip, two rewards with one name (which
-            TRL would log as their mean), or no reward at all.
+        ConfigError: what `check` finds, a target that can't be imported or is not called with completions.
     """
-    found = []
-    parts = nodes(node)
-    if not parts:
-        raise ConfigError("reward=several: holds no reward; expected names, for example reward=[countdown,length]")
-    for name, part in parts.items():
-        function = _function(name, part)
-        found.append(Reward(name, function, float(part.get("weight", 1.0)), clipping(part.get("clip"))))
-    return found
+    return [
+        Reward(name, _function(name, part), _weight(part), clipping(part.get("clip")))
+        for name, part in _parts(node).items()
+    ]
 
 
-def rehearse(rewards: Sequence[Reward], rows: Sequence[Mapping[str, Any]]) -> None:
+def rehearse(rewards: Sequence[Reward], rows: Sequence[Mapping[str, Any]], with_ids: bool = True) -> None:
     """Ask every reward about two made-up answers to the data's first rows, so that a wrong one is found before training.
 
     Raises:
-        ConfigError: it lacks a column, raised, or gave anything but two numbers.
+        ConfigError: it lacks a column, or token ids where there will be none, raised, or gave anything but two numbers.
     """
     some = list(rows[:2])
     columns = {key: [row[key] for row in some] for key in some[0]}
     texts = ["", "A trial answer."][: len(some)]
     for reward in rewards:
         try:
-            reward.score([row["prompt"] for row in some], texts, columns, [[0]] * len(some))
+            reward.score([row["prompt"] for row in some], texts, columns, [[0]] * len(some) if with_ids else None)
         except RuntimeError as error:
-            raise ConfigError(
-                f"reward={reward.name}: {error} (asked about two trial answers before training)"
-            ) from error
+            raise ConfigError(f"reward={reward.name}: {error} (two trial answers, before training)") from error

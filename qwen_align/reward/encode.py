@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ARCHITECTURES = ("pair", "siamese")
-_FEWEST = 4  # rows of a batch before its padding matters more than its size
+_SMALL_BATCH = 4  # rows of a batch before its padding matters more than its size
 _PROMPT_SHARE = 8  # an over-long pair keeps at least one part in so many for the end of its prompt
 
 
@@ -48,10 +48,15 @@ def flatten(prompt: Conversation) -> str:
     return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in prompt)
 
 
-def cut(prompt: list[int], answer: list[int], room: int) -> tuple[list[int], list[int]]:
+def truncate(prompt: list[int], answer: list[int], room: int) -> tuple[list[int], list[int]]:
     """The end of the prompt and the beginning of the answer that fit into `room` tokens, the answer whole where it can be."""
     kept = min(len(prompt), max(room - len(answer), room // _PROMPT_SHARE))
     return prompt[len(prompt) - kept :], answer[: room - kept]
+
+
+def _span(owners: list[int | None], text: int) -> tuple[int, int]:
+    """Where the tokens of a text begin and end, by the text that each token comes from."""
+    return owners.index(text), len(owners) - owners[::-1].index(text)
 
 
 @dataclass
@@ -62,7 +67,7 @@ class PairEncoder:
         tokenizer: of the reward model.
         architecture: pair (one sequence) or siamese (two).
         max_length: tokens of a sequence, frame included; of each of the two for siamese.
-        type_vocab_size: how many segment types the network knows; below 2 it is told none.
+        type_vocab_size: how many segment types the network knows; below 2 it gets none.
 
     Raises:
         ConfigError: a tokenizer that puts nothing between prompt and answer, or a max_length that leaves no room.
@@ -74,43 +79,34 @@ class PairEncoder:
     type_vocab_size: int = 0
 
     def __post_init__(self) -> None:
-        tokenizer = self.tokenizer
-        both = ("a", "b") if self.architecture == "pair" else ("a",)
-        probe = tokenizer(*both, return_token_type_ids=True)  # a class that does not name them has them all the same
+        tokenizer, is_pair = self.tokenizer, self.architecture == "pair"
+        # Segment types are asked for: a tokenizer that does not name them as its inputs has them all the same.
+        probe = tokenizer(*(("a", "b") if is_pair else ("a",)), return_token_type_ids=True)
         ids, owners = probe["input_ids"], probe.sequence_ids(0)
-        first = owners.index(0)
-        end = len(owners) - owners[::-1].index(0)
-        if self.architecture == "pair":
-            second = owners.index(1)
-            last = len(owners) - owners[::-1].index(1)
-            self.frame = _Frame(ids[:first], ids[end:second], ids[last:])
-            self.typed = self.type_vocab_size > 1 and probe["token_type_ids"][second] == 1
-            if not self.frame.between:
-                raise ConfigError(
-                    "reward.base: its tokenizer puts nothing between a prompt and an answer; expected an encoder such as "
-                    "DeBERTa, DistilBERT or BERT"
-                )
-        else:
-            self.frame, self.typed = _Frame(ids[:first], [], ids[end:]), False
+        first, end = _span(owners, 0)
+        second, last = _span(owners, 1) if is_pair else (end, end)
+        self.frame = _Frame(ids[:first], ids[end:second], ids[last:])
+        self.typed = is_pair and self.type_vocab_size > 1 and probe["token_type_ids"][second] == 1
+        if is_pair and not self.frame.between:
+            raise ConfigError(
+                "reward.base: its tokenizer puts nothing between a prompt and an answer; expected an encoder such as "
+                "DeBERTa, DistilBERT or BERT"
+            )
         if self.max_length < sum(map(len, self.frame)) + _PROMPT_SHARE:
             raise ConfigError(f"reward.max_length={self.max_length}: leaves no room for text; expected 16 or more")
-        added = tokenizer.added_tokens_decoder
-        known = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
-        self.forged = known - {tokenizer.unk_token_id}
+        special = (i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
+        self.special = {*tokenizer.all_special_ids, *special} - {tokenizer.unk_token_id}
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of plain texts, none of them a special token but the unknown one."""
         if not texts:
             return []
-        unknown = self.tokenizer.unk_token_id
-        plain = [] if unknown is None else [unknown]
+        unknown = [] if self.tokenizer.unk_token_id is None else [self.tokenizer.unk_token_id]
         found = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
-        clean = []
-        for ids in found["input_ids"]:
-            if not self.forged.isdisjoint(ids):
-                ids = [i for old in ids for i in (plain if old in self.forged else [old])]
-            clean.append(ids)
-        return clean
+        return [
+            ids if self.special.isdisjoint(ids) else [i for j in ids for i in (unknown if j in self.special else [j])]
+            for ids in found["input_ids"]
+        ]
 
     def encode(self, prompts: Sequence[Conversation], completions: Sequence[str]) -> list[Encoded]:
         """Token ids for each prompt with its completion; a prompt that comes several times is read once."""
@@ -122,23 +118,21 @@ class PairEncoder:
 
     def _framed(self, prompt: list[int], answer: list[int]) -> Encoded:
         before, between, after = self.frame
-        room = self.max_length - len(before) - len(between) - len(after)
+        room = self.max_length - sum(map(len, self.frame))
         if self.architecture == "siamese":
             kept, whole = prompt[max(len(prompt) - room, 0) :], answer[:room]
             first, second = [*before, *kept, *after], [*before, *whole, *after]
         else:
-            kept, whole = cut(prompt, answer, room)
+            kept, whole = truncate(prompt, answer, room)
             first, second = [*before, *kept, *between], [*whole, *after]
-        truncated = len(kept) < len(prompt) or len(whole) < len(answer)
-        return Encoded(first + second, len(first), truncated)
+        return Encoded(first + second, len(first), len(kept) < len(prompt) or len(whole) < len(answer))
 
     def collate(self, rows: Sequence[Encoded]) -> "dict[str, Tensor]":
         """What the network takes, padded on the right, (rows, tokens) each; siamese: prompts beside answers."""
         if self.architecture == "siamese":
             prompts = self._padded([row.ids[: row.split] for row in rows])
-            return {f"prompt_{key}": value for key, value in prompts.items()} | self._padded(
-                [row.ids[row.split :] for row in rows]
-            )
+            answers = self._padded([row.ids[row.split :] for row in rows])
+            return {f"prompt_{key}": value for key, value in prompts.items()} | answers
         inputs = self._padded([row.ids for row in rows])
         if self.typed:
             types = inputs["input_ids"].new_zeros(inputs["input_ids"].shape)
@@ -149,14 +143,13 @@ class PairEncoder:
 
     def _padded(self, sequences: list[list[int]]) -> "dict[str, Tensor]":
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
-        longest = max(map(len, sequences))
-        ids = torch.full((len(sequences), longest), self.tokenizer.pad_token_id or 0)
-        mask = torch.zeros((len(sequences), longest), dtype=torch.long)
-        for i, sequence in enumerate(sequences):
-            ids[i, : len(sequence)] = torch.tensor(sequence)
-            mask[i, : len(sequence)] = 1
-        return {"input_ids": ids, "attention_mask": mask}
+        ids = [torch.tensor(sequence) for sequence in sequences]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id or 0),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+        }
 
 
 def batches(rows: Sequence[Encoded], tokens: int) -> list[list[int]]:
@@ -164,12 +157,11 @@ def batches(rows: Sequence[Encoded], tokens: int) -> list[list[int]]:
 
     A batch ends early where a row is a fifth shorter than its longest, so a small set is not padded to its longest text.
     """
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids), reverse=True)
     found: list[list[int]] = []
-    for i in order:
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i].ids), reverse=True):
         longest = len(rows[found[-1][0]].ids) if found else 0
-        alike = len(rows[i].ids) >= 0.8 * longest or (found and len(found[-1]) < _FEWEST)
-        if found and alike and (len(found[-1]) + 1) * longest <= tokens:
+        similar = len(rows[i].ids) >= 0.8 * longest or (found and len(found[-1]) < _SMALL_BATCH)
+        if found and similar and (len(found[-1]) + 1) * longest <= tokens:
             found[-1].append(i)
         else:
             found.append([i])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qwen_align.errors import ConfigError
-from qwen_align.reward import clipping
+from qwen_align.reward import Conversation, text_of
 
 
 class FormatReward:
@@ -20,23 +20,17 @@ class FormatReward:
         tags: the names of the sections.
     """
 
-    name = "format"
-    needs = ()
+    def __init__(self, tags: Sequence[str] = ("think", "answer")) -> None:
+        named = all(isinstance(tag, str) and re.fullmatch(r"[A-Za-z][\w-]*", tag) for tag in tags)
+        if not named or not tags or len(set(tags)) < len(tags):
+            raise ConfigError(f"reward.tags={list(tags)}: expected different names such as [think, answer]")
+        self._tag = re.compile(f"</?(?:{'|'.join(tags)})>")
+        self._wanted = [text for tag in tags for text in (f"<{tag}>", f"</{tag}>")]
 
-    def __init__(
-        self, tags: Sequence[str] = ("think", "answer"), weight: float = 1.0, clip: Sequence[float] | None = None
-    ) -> None:
-        self.tags, self.weight, self.clip = tuple(tags), weight, clipping(clip)
-        named = all(isinstance(tag, str) and re.fullmatch(r"[A-Za-z][\w-]*", tag) for tag in self.tags)
-        if not named or not self.tags or len(set(self.tags)) < len(self.tags):
-            raise ConfigError(f"reward.tags={list(self.tags)}: expected different names such as [think, answer]")
-        self._mark = re.compile(f"</?(?:{'|'.join(self.tags)})>")
-        self._wanted = [mark for tag in self.tags for mark in (f"<{tag}>", f"</{tag}>")]
-
-    def score(self, prompts: Sequence[Any], completions: Sequence[str], **columns: Sequence[Any]) -> list[float | None]:
+    def __call__(self, completions: Sequence[Conversation], **_: Any) -> list[float]:
         """One value a completion."""
-        return [float(self._has_format(text)) for text in completions]
+        return [float(self._has_format(text_of(completion))) for completion in completions]
 
     def _has_format(self, text: str) -> bool:
-        around = self._mark.split(text)[::2]  # before, between and after the sections
-        return self._mark.findall(text) == self._wanted and not any(part.strip() for part in around)
+        around = self._tag.split(text)[::2]  # before, between and after the sections
+        return self._tag.findall(text) == self._wanted and not any(part.strip() for part in around)

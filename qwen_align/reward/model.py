@@ -10,12 +10,13 @@ pairs, which only matters to `clip` and to sums of rewards. What a folder was tr
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qwen_align.errors import ConfigError, nearest
-from qwen_align.reward import Conversation, clipping, text_of
+from qwen_align.reward import Conversation, text_of
 from qwen_align.reward.encode import ARCHITECTURES, PairEncoder
 from qwen_align.stage import run_folder
 
@@ -23,58 +24,61 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SETTINGS = "reward.json"  # beside the weights: architecture, max_length, name, offset
+_CHOICES = {"architecture": ARCHITECTURES, "dtype": ("auto", "float32", "bfloat16")}
 
 
-class _Loaded(NamedTuple):
+class Loaded(NamedTuple):
+    """A reward model in memory."""
+
     network: "PreTrainedModel"
     pairs: PairEncoder
     offset: float
 
 
+@dataclass
 class RewardModel:
-    """A reward model.
+    """A reward model, called in TRL's convention.
 
     Args:
         base: what training starts from: a Hub name, a folder, package:NAME, or {model_type: ..., ...} for random weights.
         architecture: pair (prompt and answer in one sequence) or siamese (apart).
+        revision: of base, or of folder, on the Hub.
         max_length: tokens of a sequence; over-long ones are truncated and counted.
         folder: a finished run of method=reward, a model folder or a Hub name; None: it has to be trained first.
-        name: of its metrics.
-        clip: [low, high] of its scores.
+        name: of its metrics; NAME/truncated is the share of texts that were longer than max_length.
         device: auto (the GPU if there is one), cpu, cuda or cuda:1.
         dtype: auto (float32), float32 or bfloat16.
         batch_tokens: at most so many are scored at once, padding included.
     """
 
-    needs = ()
+    base: str | dict[str, Any] | None = None
+    architecture: str = "pair"
+    revision: str | None = None
+    max_length: int = 512
+    folder: str | None = None
+    name: str = "reward_model"
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_tokens: int = 16384
+    _loaded: Loaded | None = field(default=None, init=False, repr=False)
+    _truncated: float = field(default=0.0, init=False, repr=False)
 
-    def __init__(
-        self, base: str | dict[str, Any] | None = None, architecture: str = "pair", revision: str | None = None,
-        max_length: int = 512, folder: str | None = None, name: str = "reward_model", weight: float = 1.0,
-        clip: list[float] | None = None, device: str = "auto", dtype: str = "auto", batch_tokens: int = 16384,
-    ) -> None:  # fmt: skip
-        self.base, self.architecture, self.revision, self.max_length = base, architecture, revision, max_length
-        self.folder, self.name, self.weight, self.clip = folder, name, weight, clip
-        self.device, self.dtype, self.batch_tokens = device, dtype, batch_tokens
-        for key, value, allowed in (
-            ("architecture", architecture, ARCHITECTURES), ("dtype", dtype, ("auto", "float32", "bfloat16")),
-        ):  # fmt: skip
-            if value not in allowed:
-                raise ConfigError(
-                    f"reward.{key}={value}: expected one of {', '.join(allowed)}{nearest(str(value), allowed)}"
-                )
-        if device not in ("auto", "cpu", "cuda") and not str(device).removeprefix("cuda:").isdecimal():
-            raise ConfigError(f"reward.device={device}: expected auto, cpu, cuda or cuda:1")
-        for key, number in (("max_length", max_length), ("batch_tokens", batch_tokens)):
-            if not isinstance(number, int) or number < 16:
+    def __post_init__(self) -> None:
+        for key, allowed in _CHOICES.items():
+            if (value := getattr(self, key)) not in allowed:
+                near = nearest(str(value), allowed)
+                raise ConfigError(f"reward.{key}={value}: expected one of {', '.join(allowed)}{near}")
+        if self.device not in ("auto", "cpu", "cuda") and not str(self.device).removeprefix("cuda:").isdecimal():
+            raise ConfigError(f"reward.device={self.device}: expected auto, cpu, cuda or cuda:1")
+        for key in ("max_length", "batch_tokens"):
+            if not isinstance(number := getattr(self, key), int) or number < 16:
                 raise ConfigError(f"reward.{key}={number}: expected a whole number of tokens, 16 or more")
-        if base is None and folder is None:
-            raise ConfigError(f"reward.base=null: {name} has neither a base to be trained from nor a folder to load")
-        if isinstance(base, dict) and not isinstance(base.get("model_type"), str):
+        if self.base is None and self.folder is None:
+            raise ConfigError(
+                f"reward.base=null: {self.name} has neither a base to be trained from nor a folder to load"
+            )
+        if isinstance(self.base, dict) and not isinstance(self.base.get("model_type"), str):
             raise ConfigError("reward.base.model_type: is missing; expected one such as deberta-v2 or distilbert")
-        clipping(clip)
-        self._loaded: _Loaded | None = None
-        self._truncated = 0.0
 
     @classmethod
     def from_run(cls, folder: str | Path, **settings: Any) -> "RewardModel":
@@ -85,28 +89,36 @@ class RewardModel:
         trained = {key: known[key] for key in ("architecture", "max_length", "name")}
         return cls(**(trained | settings), folder=str(folder))
 
-    def score(
-        self, prompts: Sequence[Conversation], completions: Sequence[str], **columns: Sequence[Any]
-    ) -> list[float | None]:
-        """One score a completion; loads the weights when called first.
+    def __call__(
+        self,
+        completions: Sequence[Conversation],
+        prompts: Sequence[Conversation],
+        log_metric: Callable[[str, float], None] | None = None,
+        **_: Any,
+    ) -> list[float]:
+        """One score a completion."""
+        values = self.score(prompts, [text_of(completion) for completion in completions])
+        if log_metric:
+            log_metric(f"{self.name}/truncated", self._truncated)
+        return values
+
+    def score(self, prompts: Sequence[Conversation], answers: Sequence[str]) -> list[float]:
+        """One score an answer; loads the weights when called first.
 
         Raises:
             ConfigError: nothing was trained yet, or what `folder` names can't score.
         """
-        loaded = self._ready()
-        if not completions:
+        loaded = self.loaded()
+        if not answers:
             return []
         from qwen_align.reward.network import scores
 
-        rows = loaded.pairs.encode(prompts, [text_of(completion) for completion in completions])
+        rows = loaded.pairs.encode(prompts, answers)
         self._truncated = sum(row.truncated for row in rows) / len(rows)
         return [value - loaded.offset for value in scores(loaded.network, loaded.pairs, rows, self.batch_tokens)]
 
-    def metrics(self) -> dict[str, float]:
-        """Of the last call of score: truncated, the share of texts that were longer than max_length."""
-        return {"truncated": self._truncated}
-
-    def _ready(self) -> _Loaded:
+    def loaded(self) -> Loaded:
+        """The network with its encoder, loaded when asked for first; ConfigError as of `score`."""
         if self._loaded is None:
             if self.folder is None:
                 raise ConfigError(
@@ -116,7 +128,7 @@ class RewardModel:
             self._loaded = self._load(self.folder)
         return self._loaded
 
-    def _load(self, folder: str) -> _Loaded:
+    def _load(self, folder: str) -> Loaded:
         import torch
 
         from qwen_align.reward import network
@@ -135,7 +147,7 @@ class RewardModel:
         torch.nn.Module.to(built, device=device, dtype=dtype)
         built.eval().requires_grad_(False)
         pairs = network.pair_encoder(built, tokenizer, trained["architecture"], trained["max_length"])
-        return _Loaded(built, pairs, float(trained["offset"]))
+        return Loaded(built, pairs, float(trained["offset"]))
 
 
 def _model_folder(folder: str) -> Path:

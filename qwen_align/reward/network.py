@@ -31,7 +31,7 @@ from qwen_align.reward.siamese import Siamese
 from qwen_align.stage import ranks
 
 Network = tuple[PreTrainedModel, PreTrainedTokenizerBase]
-_NOT_LOADED = (OSError, ValueError, pickle.UnpicklingError)  # the last for a pickle with code in it
+_LOAD_ERRORS = (OSError, ValueError, pickle.UnpicklingError)  # the last for a pickle with code in it
 _UNDECLARED = (
     "position_buckets",
     "share_att_key",
@@ -51,17 +51,15 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     common = sorted(counts, key=lambda word: (-counts[word], word))[:_VOCABULARY]
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*special, *common])}, unk_token="[UNK]"))
-    inner.normalizer, inner.pre_tokenizer = normalizer, splitter
-    inner.post_processor = processors.TemplateProcessing(
+    vocabulary = {word: i for i, word in enumerate([*special.values(), *common])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        mask_token="[MASK]", clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special)
 
 
 def _config(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
@@ -71,16 +69,14 @@ def _config(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Pretr
         config: PretrainedConfig = AutoConfig.for_model(model_type, **made, **own)
     except ValueError as error:
         raise ConfigError(f"reward.base.model_type={model_type}: {str(error).splitlines()[0]}") from error
-    known = {*type(config)().to_dict(), *config.attribute_map, *_UNDECLARED}
+    known = {*type(config)().to_dict(), *config.attribute_map, *_UNDECLARED} - made.keys()
     for name in own:
-        if name not in known or name in made:
-            raise ConfigError(
-                f"reward.base.{name}: not a field to set of {model_type}{nearest(name, known - made.keys())}"
-            )
+        if name not in known:
+            raise ConfigError(f"reward.base.{name}: not a field to set of {model_type}{nearest(name, known)}")
     return config
 
 
-def _loading(wanted: Model) -> dict[str, Any]:
+def _weights(wanted: Model) -> dict[str, Any]:
     """How the weights are loaded: safetensors, or a pickle that can't run code, aloud; in fp32, whatever they were saved in.
 
     Raises:
@@ -88,29 +84,27 @@ def _loading(wanted: Model) -> dict[str, Any]:
     """
     if found := require(wanted):
         print(pickle_notice(wanted, found), flush=True)
-    return {
-        "use_safetensors": found is None, "weights_only": True, "trust_remote_code": False, "dtype": torch.float32,
-        "revision": wanted.revision,
-    }  # fmt: skip
+    how = {"use_safetensors": found is None, "weights_only": True, "trust_remote_code": False}
+    return {**how, "dtype": torch.float32, "revision": wanted.revision}
 
 
 def fresh(base: str | dict[str, Any], architecture: str, revision: str | None, texts: Iterable[str]) -> Network:
     """A reward model to be trained: its encoder pretrained or random, its head random."""
+    tokenizer: PreTrainedTokenizerBase
     if isinstance(base, dict):
-        tokenizer: PreTrainedTokenizerBase = word_tokenizer(texts)
+        tokenizer = word_tokenizer(texts)
         config = _config(base, tokenizer)
-        if architecture == "siamese":
-            return Siamese(config), tokenizer
-        return AutoModelForSequenceClassification.from_config(config), tokenizer
+        random = Siamese if architecture == "siamese" else AutoModelForSequenceClassification.from_config
+        return random(config), tokenizer
     name = packaged(base)
-    loading = _loading(Model("reward.base", name, revision))
+    how = _weights(Model("reward.base", name, revision))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
         config = AutoConfig.from_pretrained(name, revision=revision, num_labels=1, trust_remote_code=False)
         if architecture == "siamese":
-            return Siamese(config).take(AutoModel.from_pretrained(name, **loading)), tokenizer
-        return AutoModelForSequenceClassification.from_pretrained(name, config=config, **loading), tokenizer
-    except _NOT_LOADED as error:
+            return Siamese(config).use(AutoModel.from_pretrained(name, **how)), tokenizer
+        return AutoModelForSequenceClassification.from_pretrained(name, config=config, **how), tokenizer
+    except _LOAD_ERRORS as error:
         raise ConfigError(f"reward.base={base}: {_reason(error)}") from error
 
 
@@ -120,17 +114,16 @@ def saved(folder: str, architecture: str, revision: str | None, ours: bool) -> N
     Raises:
         ConfigError: nothing there that loads, or it has no trained head of one score.
     """
-    loading = _loading(Model("reward.folder", folder, revision, saved=ours)) | {"output_loading_info": True}
+    how = _weights(Model("reward.folder", folder, revision, saved=ours))
+    kind: Any = Siamese if architecture == "siamese" else AutoModelForSequenceClassification
     try:
         config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
         tokenizer = saved_tokenizer(folder) if ours else AutoTokenizer.from_pretrained(folder, revision=revision)
-        kind: Any = Siamese if architecture == "siamese" else AutoModelForSequenceClassification
         with ranks.unsharded():
-            network, info = kind.from_pretrained(folder, config=config, **loading)
-    except _NOT_LOADED as error:
+            network, info = kind.from_pretrained(folder, config=config, output_loading_info=True, **how)
+    except _LOAD_ERRORS as error:
         raise ConfigError(f"reward.folder={folder}: {_reason(error)}") from error
-    if info["missing_keys"] or info["mismatched_keys"]:
-        missing = sorted(info["missing_keys"] or [key for key, *_ in info["mismatched_keys"]])
+    if missing := sorted(info["missing_keys"] or [key for key, *_ in info["mismatched_keys"]]):
         raise ConfigError(
             f"reward.folder={folder}: is no trained reward model ({', '.join(missing[:3])} would be random); expected a run "
             "of method=reward or a sequence classifier with one label"

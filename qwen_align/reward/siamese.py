@@ -27,15 +27,15 @@ class Siamese(PreTrainedModel):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
-        inner = copy.deepcopy(config)
-        inner._attn_implementation = None  # each encoder knows what suits it
-        self.take(AutoModel.from_config(inner))
+        own = copy.deepcopy(config)
+        own._attn_implementation = None  # each encoder knows what suits it
+        self.use(AutoModel.from_config(own))
         width = config.hidden_size
         self.pre_classifier = nn.Linear(4 * width, width)
         self.classifier = nn.Linear(width, 1)
         self.post_init()
 
-    def take(self, encoder: Any) -> "Siamese":
+    def use(self, encoder: Any) -> "Siamese":
         """Read with this encoder."""
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # means are taken; an unused layer would only be saved
@@ -53,9 +53,13 @@ class Siamese(PreTrainedModel):
         return (hidden * weight).sum(1) / weight.sum(1)
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_input_ids: torch.Tensor,
-        prompt_attention_mask: torch.Tensor, **_: Any,
-    ) -> SequenceClassifierOutput:  # fmt: skip
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        prompt_input_ids: torch.Tensor,
+        prompt_attention_mask: torch.Tensor,
+        **_: Any,
+    ) -> SequenceClassifierOutput:
         """Scores as logits, (rows, 1), of answers in `input_ids` to prompts in `prompt_input_ids`."""
         u = self._pooled(prompt_input_ids, prompt_attention_mask)
         v = self._pooled(input_ids, attention_mask)

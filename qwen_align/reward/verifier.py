@@ -23,35 +23,37 @@ class VerifierReward:
     """
 
     def __init__(
-        self, verifier: str | Mapping[str, Any] | None, correct: float = 1.0, wellformed_wrong: float = 0.0,
-        malformed: float = 0.0, name: str = "verifier",
-    ) -> None:  # fmt: skip
+        self,
+        verifier: str | Mapping[str, Any] | None,
+        correct: float = 1.0,
+        wellformed_wrong: float = 0.0,
+        malformed: float = 0.0,
+        name: str = "verifier",
+    ) -> None:
         found = component.verifier(verifier, "reward.verifier")
         if found is None:
             raise ConfigError(
-                "reward.verifier=null: the data has no verifier; expected data.verifier=NAME or FILE.py:NAME, or another reward"
+                "reward.verifier=null: the data has no verifier; expected data.verifier=NAME or FILE.py:NAME, or another "
+                "reward"
             )
         if not correct > wellformed_wrong >= malformed:
             raise ConfigError(
                 f"reward.correct={correct}: expected more than wellformed_wrong={wellformed_wrong} >= malformed={malformed}"
             )
-        self.verifier, self.name = found, name
+        self.verifier, self.name, self.needs = found, name, found.needs
         self.values = {"correct": correct, "wellformed_wrong": wellformed_wrong, "malformed": malformed}
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return self.verifier.needs
 
     def __call__(
         self,
         completions: Sequence[Conversation],
+        prompts: Sequence[Conversation],
         log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,
     ) -> list[float | None]:
         """One value a completion; `columns` hold what the verifier reads."""
         timeouts = self.verifier.timeouts
         before = timeouts() if timeouts else 0
-        rows = {key: values for key, values in columns.items() if key not in GIVEN}
+        rows = {key: values for key, values in columns.items() if key not in GIVEN} | {"prompt": prompts}
         found: list[float | None] = []
         for i, completion in enumerate(completions):
             verdict, score = self.verifier.judge(text_of(completion), {key: values[i] for key, values in rows.items()})
