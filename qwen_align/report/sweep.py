@@ -73,7 +73,7 @@ class Group:
         return seeds if done == len(self.jobs) else f"{seeds} ({done} of {len(self.jobs)} finished)"
 
 
-def is_one(words: list[str]) -> bool:
+def is_multirun(words: list[str]) -> bool:
     """Whether a command line asks for several jobs."""
     named = any(word.startswith("sweep=") and word not in ("sweep=", "sweep=null") for word in words)
     return named or bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words))
@@ -153,7 +153,7 @@ def recorded(
     return job.objective
 
 
-def forget(folder: Path) -> None:
+def clear(folder: Path) -> None:
     """Remove the records of an earlier call."""
     for path in folder.glob("*/job.json"):
         path.unlink()
