@@ -15,13 +15,14 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from qwen_align.config import check, schema
+from qwen_align import reward
+from qwen_align.config import rules
 from qwen_align.errors import ConfigError
 from qwen_align.hardware import Hardware
 from qwen_align.hub import model, rows
 from qwen_align.stage import memory, preflight, run_folder
 from qwen_align.stage.memory import Architecture, Training
-from qwen_align.stage.plan import Stage, reward_nodes
+from qwen_align.stage.plan import Stage
 
 GB = 1e9
 _PROCESS = 0.70 * GB  # Python with torch and TRL, on a CPU
@@ -50,23 +51,23 @@ class Forecast:
 def _architecture(stage: Stage) -> Architecture | None:
     """That of what a stage trains or samples."""
     config = stage.config
-    if stage.method == "reward":
+    if stage.trains_reward:
         return next(iter(_encoders(config["reward"])), None)
     node, start = config["model"], config["init"]
     if "name" in node:
         own = start != "base" and "ancestors" not in config
         return memory.named(start if own else node["name"], None if own else node.get("revision"))
-    words = len(node["words"].split()) + int(node["numbers"]) + 8
-    return memory.of({"model_type": "qwen2", "vocab_size": words, "tie_word_embeddings": True} | node)
+    vocabulary = len(node["words"].split()) + int(node["numbers"]) + 8
+    return memory.of({"model_type": "qwen2", "vocab_size": vocabulary, "tie_word_embeddings": True} | node)
 
 
 def _encoders(node: dict[str, Any] | None) -> Iterator[Architecture]:
     """Those of the reward models of a setting that are known."""
-    for reward in reward_nodes(node).values():
-        base = reward.get("base") or reward.get("folder")
+    for part in reward.nodes(node).values():
+        base = part.get("base") or part.get("folder")
         if isinstance(base, dict):
             yield memory.of({"vocab_size": 2000} | base)
-        elif isinstance(base, str) and (found := memory.named(model.packaged(base), reward.get("revision"))):
+        elif isinstance(base, str) and (found := memory.named(model.packaged(base), part.get("revision"))):
             yield found
 
 
@@ -95,11 +96,11 @@ def _prompt(config: dict[str, Any]) -> int:
     return context // 4 if context else _UNKNOWN_PROMPT
 
 
-def _training(stage: Stage, policy: Architecture, hardware: Hardware) -> Training:
-    config, settings = stage.config, stage.config["method"]
+def _training(stage: Stage, policy: Architecture) -> Training:
+    config, settings, hardware = stage.config, stage.config["method"], stage.job.hardware
     args, adapter = settings["args"], config["adapter"]
-    per_device, _ = check.batch(settings, hardware.processes)
-    rolls = "num_generations" in args
+    per_device, _ = rules.batch(settings, hardware.processes)
+    rolls = _rolls(stage)
     trained = policy.parameters
     if "r" in adapter:  # each matrix gets two thin ones; its sides add up to some 8 hidden sizes a layer and kind
         inner, hidden = policy.inner, policy.hidden
@@ -110,38 +111,46 @@ def _training(stage: Stage, policy: Architecture, hardware: Hardware) -> Trainin
     built = "max_position_embeddings" in config["model"]
     fixed = _prompt(config) + config["max_completion_length"] if built else 10**9
     return Training(
-        policy=policy, method=stage.method, rows=per_device,
+        policy=policy,
+        rows=per_device,
+        texts=2 if settings["view"] == "preferences" else 1,
         tokens=min(prompt + args["max_completion_length"] if rolls else tokens, fixed),
         checkpointing=bool(args.get("activation_checkpointing", args.get("gradient_checkpointing", True))),
-        trained=trained, reference=bool(rolls and args.get("beta") and trained == policy.parameters),
+        trained=trained,
+        reference=bool(rolls and args.get("beta") and trained == policy.parameters),
         rewards=tuple(_encoders(settings.get("reward"))) if rolls else (),
-        rollout=total // hardware.processes, half=hardware.on_gpu and hardware.precision != "fp32",
-        process=_CUDA if hardware.on_gpu else _PROCESS, processes=hardware.processes, zero=hardware.zero_stage or 0,
-    )  # fmt: skip
+        rollout=total // hardware.processes,
+        half=hardware.on_gpu and hardware.precision != "fp32",
+        process=_CUDA if hardware.on_gpu else _PROCESS,
+        processes=hardware.processes,
+        zero=hardware.zero_stage or 0,
+    )
 
 
-def _sampling(stage: Stage, policy: Architecture, hardware: Hardware) -> tuple[float, float]:
+def _rolls(stage: Stage) -> bool:
+    """Whether training draws completions of its own."""
+    return "num_generations" in stage.config["method"]["args"]
+
+
+def _sampling(stage: Stage, policy: Architecture) -> tuple[float, float]:
     """(memory, operations) of a stage that samples, or of the measurement that training ends with."""
     config = stage.config
-    settings = config["method"] if "args" not in config["method"] else config["evaluation"]
+    settings = config["evaluation"] if stage.job.trains else config["method"]
     longest, drawn = config["max_completion_length"], settings["problems"] * (settings["samples"] + 1)
     source = config["generator"]
-    crowd = min(source.get("batch_size") or 256, settings["problems"] * settings["samples"])
+    batch = min(source.get("batch_size") or 256, settings["problems"] * settings["samples"])
     prompt = _prompt(config)
-    held = min(crowd * (prompt + longest), source.get("batch_tokens") or 10**9)
+    held = min(batch * (prompt + longest), source.get("batch_tokens") or 10**9)
     policies = max(len(settings.get("policies") or {}), 1)
-    needed = 4 * policy.parameters + held * policy.cached(4) + crowd * 3 * 4 * policy.vocabulary
+    needed = 4 * policy.parameters + held * policy.cached(4) + batch * 3 * 4 * policy.vocabulary
     needed += sum(4 * reward.parameters for reward in _encoders(settings.get("reward")))
-    process = _CUDA if hardware.on_gpu else _PROCESS
+    process = _CUDA if stage.job.hardware.on_gpu else _PROCESS
     return process + needed, 2.0 * policy.parameters * drawn * (longest + prompt) * policies
 
 
 def _is_measured(stage: Stage) -> bool:
     """Whether training ends with a measurement: the data has a verifier."""
-    data = stage.config["data"]
-    return stage.method != "reward" and bool(
-        schema.is_light(data["_target_"]) and getattr(check.construct(data), "verify", None)
-    )
+    return not stage.trains_reward and stage.job.data.get("verifier") is not None
 
 
 def _held_out(stage: Stage, count: int | None) -> int:
@@ -169,49 +178,43 @@ def of(stage: Stage) -> Forecast | None:
     policy = _architecture(stage)
     if policy is None:
         return None
-    hardware = check.construct(stage.config["hardware"])
-    settings = stage.config["method"]
-    if "args" not in settings:
-        needed, spent = _sampling(stage, policy, hardware)
-        return Forecast(None, None, "", None, needed, 0.0, 0.0, spent, *_time(stage, hardware, spent))
-    plan, (updates, epochs, size) = _training(stage, policy, hardware), _updates(stage)
+    if not stage.job.trains:
+        needed, spent = _sampling(stage, policy)
+        return Forecast(None, None, "", None, needed, 0.0, 0.0, spent, *_time(stage, spent))
+    return _of_training(stage, policy)
+
+
+def _of_training(stage: Stage, policy: Architecture) -> Forecast:
+    hardware, settings, rolls = stage.job.hardware, stage.config["method"], _rolls(stage)
+    plan, (updates, epochs, size) = _training(stage, policy), _updates(stage)
     batch = settings.get("prompts_per_step", 0) * settings["args"].get("num_generations", 1) or settings["batch_size"]
-    what = {"rloo": "completions", "sft": "demonstrations"}.get(stage.method, "pairs")
-    texts = batch * (2 if stage.method in ("dpo", "reward") else 1)
-    length = min(plan.tokens, size / 4) if size and stage.method == "sft" else plan.tokens
-    tokens = round(updates * texts * length) if updates is not None else None
-    passes = (
-        6 + 2 * plan.checkpointing + (4 * (stage.method == "rloo") + 2 * plan.reference) + 2 * (stage.method == "dpo")
-    )
-    operations = None if tokens is None else tokens * (
-        passes * policy.parameters + sum(2 * reward.parameters for reward in plan.rewards)
-    )  # fmt: skip
+    demonstrations = settings["view"] == "demonstrations"
+    length = min(plan.tokens, size / 4) if size and demonstrations else plan.tokens
+    tokens = round(updates * batch * plan.texts * length) if updates is not None else None
+    beside = 2 if settings["view"] == "preferences" and not stage.trains_reward else 0  # the reference model
+    passes = 6 + 2 * plan.checkpointing + 4 * rolls + 2 * plan.reference + beside
     needed = plan.memory if hardware.on_gpu else max(plan.memory, plan.saving)
-    if stage.method == "reward" and operations is not None:
-        operations += 4.0 * _held_out(stage, _rows(stage)[0]) * length * policy.parameters
-    if _is_measured(stage) and operations is not None:
-        sampling, more = _sampling(stage, policy, hardware)
-        needed, operations = max(needed, sampling), operations + more
+    operations = None
+    if tokens is not None:
+        operations = tokens * (passes * policy.parameters + sum(2.0 * part.parameters for part in plan.rewards))
+        if stage.trains_reward:
+            operations += 4.0 * _held_out(stage, _rows(stage)[0]) * length * policy.parameters
+        if _is_measured(stage):
+            sampling, more = _sampling(stage, policy)
+            needed, operations = max(needed, sampling), operations + more
     left = 4.0 * policy.parameters + (4.0 * plan.trained if plan.trained < policy.parameters else 0)
     point = 12.0 * plan.trained  # weights and optimizer
-    kept = stage.config["checkpoints"]["keep"] + 1  # the new one is whole before the old one goes
+    kept = stage.job.checkpoints.keep + 1  # the new one is whole before the old one goes
     saves = 1 if updates is None else updates // int(settings["args"]["save_steps"] or 1)
     disk = left + point * min(kept, max(saves, 1))
-    return Forecast(
-        updates,
-        epochs,
-        f"{batch:,} {what}",
-        tokens,
-        needed,
-        disk,
-        left,
-        operations,
-        *_time(stage, hardware, operations),
-    )
+    what = "completions" if rolls else "demonstrations" if demonstrations else "pairs"
+    times = _time(stage, operations)
+    return Forecast(updates, epochs, f"{batch:,} {what}", tokens, needed, disk, left, operations, *times)
 
 
-def _time(stage: Stage, hardware: Hardware, operations: float | None) -> tuple[float | None, str]:
+def _time(stage: Stage, operations: float | None) -> tuple[float | None, str]:
     """(seconds, where the rate comes from)."""
+    hardware = stage.job.hardware
     if operations is None:
         return None, ""
     if measured := _measured_rate(stage, hardware):
@@ -230,8 +233,8 @@ def _measured_rate(stage: Stage, hardware: Hardware) -> float | None:
     found: list[tuple[float, float]] = []
     for path in stage.folder.parent.glob(f"{stage.method}-*/run.json"):
         run = run_folder.read_json(path)
-        alike = run.get("choices", {}).get("model") == stage.choices["model"]
-        known = alike and run.get("state") == "finished" and run.get("operations") and run.get("seconds")
+        same_model = run.get("choices", {}).get("model") == stage.choices["model"]
+        known = same_model and run.get("state") == "finished" and run.get("operations") and run.get("seconds")
         if known and (run.get("device") == "cpu") != hardware.on_gpu and run.get("world_size") == hardware.processes:
             found.append((run.get("finished", 0.0), run["operations"] / run["seconds"]))
     return max(found)[1] if found else None
@@ -246,20 +249,20 @@ def available(hardware: Hardware) -> float | None:
 
 
 def smaller(stage: Stage, room: float) -> str | None:
-    """The first change that makes a training stage fit, as words of the command line; None: none of those tried does."""
-    policy, settings = _architecture(stage), stage.config["method"]
-    if policy is None or "args" not in settings:
+    """The first change that makes a training stage fit, as overrides; None: none of those tried does."""
+    policy = _architecture(stage)
+    if policy is None or not stage.job.trains:
         return None
-    plan = _training(stage, policy, check.construct(stage.config["hardware"]))
+    plan = _training(stage, policy)
     where = f"stages.{stage.method}.args"
     halves = [plan.rows // 2**i for i in range(1, 8) if plan.rows // 2**i]
     tries = [(f"{where}.activation_checkpointing=true", replace(plan, checkpointing=True))]
     tries += [(f"{where}.per_device_train_batch_size={n}", replace(plan, rows=n)) for n in halves]
-    tries += [(f"{words} {tries[0][0]}", replace(plan, rows=p.rows, checkpointing=True)) for words, p in tries[1:]]
+    tries += [(f"{text} {tries[0][0]}", replace(plan, rows=p.rows, checkpointing=True)) for text, p in tries[1:]]
     thin = replace(plan, trained=policy.parameters // 50, reference=False)
     tries.append(("adapter=lora", thin))
     tries.append((f"adapter=lora {where}.per_device_train_batch_size=1", replace(thin, rows=1, checkpointing=True)))
-    return next((words for words, tried in tries if tried.memory <= room), None)
+    return next((text for text, tried in tries if tried.memory <= room), None)
 
 
 def size(count: float) -> str:
@@ -269,7 +272,7 @@ def size(count: float) -> str:
 
 def shortage(stage: Stage, found: Forecast) -> list[str]:
     """What is to be said where a stage needs more memory than there is."""
-    room = available(check.construct(stage.config["hardware"]))
+    room = available(stage.job.hardware)
     if room is None or found.memory <= _SHARE * room:
         return []
     help_ = smaller(stage, _SHARE * room)
@@ -287,8 +290,7 @@ def check_disk(stages: list[Stage], folder: Path) -> float:
     for found in (of(stage) for stage in stages if stage.state != "finished"):
         if found:
             most, left = max(most, left + found.disk), left + found.left
-    there = next(path for path in (folder, *folder.parents) if path.is_dir())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.is_dir())).free
     if most > free:
         raise ConfigError(
             f"runs_dir={folder}: {size(free)} are free there, and checkpoints and models will take {size(most)}; "

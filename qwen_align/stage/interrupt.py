@@ -1,4 +1,4 @@
-"""Being asked to stop: at once, or inside `deferred` after the training step that is under way."""
+"""Ctrl-C and SIGTERM in a worker: it stops at once, or inside `deferred` after the training step that is under way."""
 
 import signal
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """A stage -> its processes: argv, environment, output on the terminal and in log.txt, their end.
 
 They have a session of their own, so Ctrl-C reaches them once, through the parent, as SIGTERM; a second Ctrl-C kills them. Of
-several processes the launcher ends all when one fails, and this module says which one it was. The first of them writes to
-log.txt, the others to log-rank1.txt and so on.
+several processes the launcher ends all when one fails, and this module says which one failed first. Rank 0 writes to log.txt,
+the others to log-rank1.txt and so on. Several stages may run at once; all get the same signals.
 """
 
 import os
@@ -10,41 +10,40 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
-from io import FileIO
 from pathlib import Path
-from types import FrameType
-from typing import IO
+from types import FrameType, TracebackType
 
-import yaml
-
+from qwen_align.config import groups
 from qwen_align.errors import ConfigError
-from qwen_align.hardware import Hardware, find, has_gpu, search_path
+from qwen_align.hardware import Hardware, find, search_path
 from qwen_align.stage import ranks, run_folder
 
-__all__ = ["INTERRUPTED", "USER_ERROR", "Hardware", "has_gpu", "run"]
 INTERRUPTED, USER_ERROR = 130, 2  # exit codes of a worker
 # glibc gives a step's memory back to the kernel, which clears it anew for the next: up to a tenth of a step on a CPU.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-_VLLM = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+_DEFAULTS = {"TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+_FIXED = {
+    "PYTHONUNBUFFERED": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DISABLE_SAFETENSORS_CONVERSION": "1",  # else transformers asks the Hub to convert each pickle that it loads
+    "TQDM_MININTERVAL": "1",
+    "DS_LOG_LEVEL": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 _VLLM_ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB; a share of all memory otherwise, which takes a minute to clear
 
 
 def environment(hardware: Hardware) -> dict[str, str]:
     """The children's environment. One process alone sees one GPU: TRL refuses several in one process."""
     around = ranks.PLACE if hardware.launcher != "srun" else ()  # of a launcher around this program
-    dropped = ("HYDRA_FULL_ERROR", *around)
-    values = {"TOKENIZERS_PARALLELISM": "false"} | {k: v for k, v in os.environ.items() if k not in dropped} | {
-        "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DISABLE_SAFETENSORS_CONVERSION": "1",  # else transformers asks the Hub to convert each pickle that it loads
-        "TQDM_MININTERVAL": "1", "DS_LOG_LEVEL": "error", "TRANSFORMERS_VERBOSITY": "error",
-        "QWEN_ALIGN_LAUNCHER": hardware.launcher if hardware.distributed else "",
-        "QWEN_ALIGN_LIFELINE": "stdin" if hardware.distributed and hardware.local else "",
-        "PATH": search_path(),
-    }  # fmt: skip
-    values = _VLLM | values
+    inherited = {k: v for k, v in os.environ.items() if k not in ("HYDRA_FULL_ERROR", *around)}
+    # Modules beside a --config-dir are found as they are here; the children know no --config-dir.
+    found = [*map(str, groups.extra), *filter(None, [os.environ.get("PYTHONPATH")])]
+    values = _DEFAULTS | inherited | _FIXED | {"PATH": search_path(), "PYTHONPATH": os.pathsep.join(found)}
+    values["QWEN_ALIGN_LAUNCHER"] = hardware.launcher if hardware.distributed else ""
+    values["QWEN_ALIGN_LIFELINE"] = "stdin" if hardware.distributed and hardware.local else ""
     if not hardware.on_gpu:
         values["CUDA_VISIBLE_DEVICES"] = ""
         values["DS_ACCELERATOR"] = "cpu"  # DeepSpeed looks for one otherwise, and says so
@@ -58,7 +57,7 @@ def environment(hardware: Hardware) -> dict[str, str]:
 
 
 @cache
-def _say_once(text: str) -> None:
+def _print_once(text: str) -> None:
     print(text, flush=True)
 
 
@@ -86,64 +85,113 @@ def command(hardware: Hardware, folder: Path) -> list[str]:
     return [*runner, *where, "--module", *worker]
 
 
-def _ask_to_stop(folder: Path, child: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM to the workers, not to their launcher, which would kill them before they could save."""
-    words = ranks.words(folder).values()
-    here = [word for word in words if word["host"] == socket.gethostname() and not word.get("ended")]
-    for word in here:
+class Child:
+    """The processes of a stage, started; its output goes to log.txt, and to the terminal where `shown`.
+
+    Args:
+        lock: the open lock of the folder: the processes inherit it, so an orphan keeps others out until it is gone.
+    """
+
+    def __init__(self, folder: Path, hardware: Hardware, lock: int, shown: bool = True) -> None:
+        _same_as_before(folder, hardware)
+        ranks.clear_statuses(folder)
+        if reason := hardware.idle_gpu:
+            _print_once(f"this runs on the CPU: {reason}")
+        sys.stdout.flush()
+        self.folder, self.hardware, self.shown = folder, hardware, shown
+        self._log, self._line, self._log_failed = (folder / "log.txt").open("ab", buffering=0), b"", False
+        # DeepSpeed's launcher hands its stdin on: workers see it end when this program is gone.
+        stdin = subprocess.PIPE if hardware.distributed else subprocess.DEVNULL
+        self.process = subprocess.Popen(
+            command(hardware, folder), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=environment(hardware), start_new_session=True, pass_fds=(lock,),
+        )  # fmt: skip
+
+    def fileno(self) -> int:
+        """Of its output, which becomes readable when there is some to copy."""
+        assert self.process.stdout is not None
+        return self.process.stdout.fileno()
+
+    def copy_output(self) -> bool:
+        """Copy what it wrote, to the log without the steps of progress bars; whether there can be more.
+
+        A log that can't be written, on a full disk, ends no stage: the worker says what happened, and the terminal shows it.
+        """
+        chunk = os.read(self.fileno(), 65536)
+        if self.shown:
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+        *complete, self._line = (self._line + chunk).split(b"\n")
         try:
-            os.kill(word["pid"], signal.SIGTERM)
-        except ProcessLookupError:
-            continue
-    if not here:
-        os.killpg(child.pid, signal.SIGTERM)
+            for text in complete if not self._log_failed else []:
+                self._log.write(text.rstrip(b"\r").rpartition(b"\r")[2] + b"\n")
+        except OSError as error:
+            self._log_failed = True
+            print(f"log.txt ends here: {error.strerror}", flush=True)
+        return bool(chunk)
+
+    def wait(self) -> int:
+        """Copy the rest of its output and wait for its end. Returns the exit code, negative for a signal."""
+        while self.copy_output():
+            pass
+        with suppress(OSError):
+            self._log.write(self._line.rpartition(b"\r")[2])
+        code = self.process.wait()
+        for stream in (self._log, self.process.stdout, self.process.stdin):
+            if stream:
+                stream.close()
+        several = self.hardware.distributed and code not in (0, INTERRUPTED)
+        return _first_error(self.folder, self.hardware.processes, code) if several else code
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM to the workers, not to their launcher, which would kill them before they could save."""
+        statuses = ranks.read_statuses(self.folder).values()
+        here = [status for status in statuses if status["host"] == socket.gethostname() and not status.get("ended")]
+        for status in here:
+            with suppress(ProcessLookupError):
+                os.kill(status["pid"], signal.SIGTERM)
+        if not here:
+            os.killpg(self.process.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL to all its processes on this machine."""
+        os.killpg(self.process.pid, signal.SIGKILL)
 
 
-@contextmanager
-def _forwarded(child: "subprocess.Popen[bytes]", politely: Callable[[], None]) -> Iterator[None]:
-    """Pass SIGINT, SIGTERM and SIGHUP on to the child: politely once, then for good."""
-    asked = 0
+class Signals:
+    """SIGINT, SIGTERM and SIGHUP, passed on to all children that run: politely once, then for good.
 
-    def forward(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked += 1
-        if child.poll() is None and asked == 1:
-            politely()
-        elif child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
+    Without a child they raise KeyboardInterrupt, as Ctrl-C does anywhere else.
+    """
 
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, forward) for number in watched}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __init__(self) -> None:
+        self.children: list[Child] = []
+        self.asked = False
+
+    def __enter__(self) -> "Signals":
+        watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._forward) for number in watched}
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
 
-
-def _stream(source: IO[bytes], log: FileIO) -> None:
-    """Copy output to the terminal as it comes, and to the log without the steps of progress bars.
-
-    A log that can't be written, on a full disk, ends no stage: the worker says what happened, and the terminal shows it.
-    """
-    line, lost = b"", False
-    while chunk := os.read(source.fileno(), 65536):
-        sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
-        *complete, line = (line + chunk).split(b"\n")
-        try:
-            for text in complete if not lost else []:
-                log.write(text.rstrip(b"\r").rpartition(b"\r")[2] + b"\n")
-        except OSError as error:
-            lost = True
-            print(f"log.txt ends here: {error.strerror}", flush=True)
-    with suppress(OSError):
-        log.write(line.rpartition(b"\r")[2])
+    def _forward(self, _signal: int, _frame: FrameType | None) -> None:
+        again, self.asked = self.asked, True
+        running = [child for child in self.children if child.process.poll() is None]
+        if not running and not self.children:
+            raise KeyboardInterrupt
+        for child in running:
+            if again:
+                child.kill()
+            else:
+                child.ask_to_stop()
 
 
-def _blame(folder: Path, processes: int, code: int) -> int:
+def _first_error(folder: Path, processes: int, code: int) -> int:
     """Write into run.json why several processes ended, and show the log of the first that did; returns the exit code."""
-    found = ranks.first_failure(ranks.words(folder), processes)
+    found = ranks.first_failure(ranks.read_statuses(folder), processes)
     if found is None:
         run_folder.update(
             folder, state="failed", error=f"the launcher ended with exit code {code} before a process began"
@@ -151,12 +199,10 @@ def _blame(folder: Path, processes: int, code: int) -> int:
         return 1
     rank, error, code = found
     if rank:
-        name = f"log-rank{rank}.txt"
-        path = folder / name
+        path = folder / f"log-rank{rank}.txt"
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-10:] if path.is_file() else []
-        tail = "".join(
-            f"    {line}\n" for line in (f"rank {rank} of {processes} ended first; the end of {name}:", *lines)
-        )
+        title = f"rank {rank} of {processes} ended first; the end of {path.name}:"
+        tail = "".join(f"    {line}\n" for line in (title, *lines))
         print(tail, end="", flush=True)
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
             log.write(tail)
@@ -175,32 +221,3 @@ def _same_as_before(folder: Path, hardware: Hardware) -> None:
             f"hardware.processes={hardware.processes}, hardware.deepspeed={hardware.deepspeed}: this run was interrupted with "
             f"{was[0]} process(es){zero} and its checkpoints resume only so; expected the same hardware, or force=true"
         )
-
-
-def run(folder: Path, hardware: Hardware, lock: int) -> int:
-    """Run the workers on a run folder and wait for them. Returns the exit code, negative for a signal.
-
-    `lock` is the open lock of the folder: the child inherits it, so an orphan keeps others out until it is gone.
-    """
-    path = folder / "config.yaml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if "args" not in config.get("method", {}):
-        hardware = hardware.in_one_process()
-    _same_as_before(folder, hardware)
-    ranks.forget(folder)
-    if reason := hardware.idle_gpu:
-        _say_once(f"this runs on the CPU: {reason}")
-    sys.stdout.flush()
-    with (folder / "log.txt").open("ab", buffering=0) as log:
-        child = subprocess.Popen(
-            command(hardware, folder),
-            # The launcher hands its stdin on: workers see it end when this program is gone.
-            stdin=subprocess.PIPE if hardware.distributed else subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=environment(hardware), start_new_session=True, pass_fds=(lock,),
-        )  # fmt: skip
-        with _forwarded(child, lambda: _ask_to_stop(folder, child)):
-            assert child.stdout is not None
-            _stream(child.stdout, log)
-            code = child.wait()
-    return _blame(folder, hardware.processes, code) if hardware.distributed and code not in (0, INTERRUPTED) else code

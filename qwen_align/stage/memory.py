@@ -15,18 +15,14 @@ from qwen_align.hub import files
 
 _DECODERS = frozenset("qwen2 qwen3 llama mistral gemma gemma2 gemma3_text smollm3 phi3 olmo2 granite".split())
 _NAMES = {  # ours -> what configs call it
-    "hidden": ("hidden_size", "dim", "n_embd"), "layers": ("num_hidden_layers", "n_layers", "n_layer"),
-    "inner": ("intermediate_size", "hidden_dim"), "heads": ("num_attention_heads", "n_heads", "n_head"),
+    "hidden": ("hidden_size", "dim", "n_embd"),
+    "layers": ("num_hidden_layers", "n_layers", "n_layer"),
+    "inner": ("intermediate_size", "hidden_dim"),
+    "heads": ("num_attention_heads", "n_heads", "n_head"),
     "vocabulary": ("vocab_size",),
-}  # fmt: skip
+}
 _TILE = (4096, 32768)  # tokens and vocabulary of the logits that TRL's loss holds at once, at most
-_BERT = {
-    "hidden": 768,
-    "layers": 12,
-    "inner": 3072,
-    "heads": 12,
-    "vocabulary": 30522,
-}  # what a config that is silent means
+_BERT = {"hidden": 768, "layers": 12, "inner": 3072, "heads": 12, "vocabulary": 30522}  # where a config does not say
 
 
 @dataclass(frozen=True)
@@ -81,9 +77,9 @@ class Architecture:
 
 def of(config: dict[str, Any]) -> Architecture:
     """The sizes that a model's config names."""
-    silent = config.get("model_type") in ("bert", "distilbert")
+    has_defaults = config.get("model_type") in ("bert", "distilbert")
     sizes = {
-        ours: next((int(config[name]) for name in names if name in config), _BERT[ours] if silent else 0)
+        ours: next((int(config[name]) for name in names if name in config), _BERT[ours] if has_defaults else 0)
         for ours, names in _NAMES.items()
     }
     if config.get("model_type") == "distilbert" and "n_layers" not in config:
@@ -113,8 +109,8 @@ class Training:
     """What a training stage's memory follows from."""
 
     policy: Architecture
-    method: str
     rows: int  # of a micro-batch
+    texts: int  # of a row: two of a pair
     tokens: int  # of the longest row
     checkpointing: bool
     trained: int  # parameters
@@ -144,7 +140,7 @@ class Training:
         copies = 2 * self.policy.matrices if self.half else 0
         largest = 4 * self.policy.vocabulary * self.policy.hidden
         whole = self.trained == size
-        texts = self.rows * (2 if self.method in ("dpo", "reward") else 1)
+        texts = self.rows * self.texts
         logits = min(texts * self.tokens, _TILE[0]) * min(self.policy.vocabulary, _TILE[1])
         tile = (2 if self.half else 32) * logits if self.policy.decoder else 0
         kept = texts * self.policy.kept(self.tokens, self.half, self.checkpointing)

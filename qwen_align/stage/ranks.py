@@ -1,4 +1,4 @@
-"""The processes of one stage: which one this is, what each says of its life, and which one the others fell with.
+"""The processes of one stage: which one this is, the status that each leaves, and which one failed first.
 
 Rank 0 alone writes the run folder. Beside it each process keeps `.rankN.json`: its process id, so that it can be asked to stop
 past its launcher, and how it ended. A launcher only knows an exit code, and the survivors of a failure fail too.
@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # as launchers say it
+PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by launchers
 _LOST_PEER = ("gloo/", "NCCL", "DistBackendError", "DistNetworkError", "DistStoreError", "TCPStore")
 
 
 def place() -> tuple[int, int]:
-    """(rank, processes) of this process, (0, 1) if no launcher of ours started it; Slurm's words are put into torch's."""
+    """(rank, processes) of this process, (0, 1) if no launcher of ours started it; Slurm's variables become torch's."""
     launcher = os.environ.get("QWEN_ALIGN_LAUNCHER")
     if not launcher:
         return 0, 1
@@ -47,46 +47,46 @@ def unsharded() -> Iterator[None]:
         deepspeed._hf_deepspeed_config_weak_ref = before
 
 
-def say(folder: Path, rank: int, **more: Any) -> None:
-    """Write this process's word; `ended` means that it came to an end of its own."""
+def write_status(folder: Path, rank: int, **more: Any) -> None:
+    """Write that this process runs, and whatever else is known of it."""
     path = folder / f".rank{rank}.json"
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), **more}), encoding="utf-8")
     temporary.replace(path)
 
 
-def ended(folder: Path, rank: int, error: str | None, code: int) -> None:
-    """Write this process's last word."""
-    say(folder, rank, ended=time.time(), error=error, code=code)
+def write_end(folder: Path, rank: int, error: str | None, code: int) -> None:
+    """Write that this process came to an end of its own: its error, if there is one, and its exit code."""
+    write_status(folder, rank, ended=time.time(), error=error, code=code)
 
 
-def words(folder: Path) -> dict[int, dict[str, Any]]:
-    """rank -> its word, of those that began."""
+def read_statuses(folder: Path) -> dict[int, dict[str, Any]]:
+    """rank -> status, of those that began."""
     found = folder.glob(".rank*.json")
     return {int(p.stem.removeprefix(".rank")): json.loads(p.read_text(encoding="utf-8")) for p in found}
 
 
-def forget(folder: Path) -> None:
-    """Remove the words of an earlier launch."""
+def clear_statuses(folder: Path) -> None:
+    """Remove the statuses of an earlier launch."""
     for path in folder.glob(".rank*.json"):
         path.unlink()
 
 
-def first_failure(words: dict[int, dict[str, Any]], processes: int) -> tuple[int, str, int] | None:
-    """(rank, what it said, its exit code) of the process that the others fell with; None if no process began.
+def first_failure(statuses: dict[int, dict[str, Any]], processes: int) -> tuple[int, str, int] | None:
+    """(rank, its error, its exit code) of the process that made the others fail; None if no process began.
 
-    An error of its own beats silence, and silence (a kill, the memory limit) beats a complaint that another one is gone.
+    An error of its own comes before silence, and silence (a kill, the memory limit) before an error about a lost peer.
     """
-    failed = [rank for _, rank in sorted((word["ended"], rank) for rank, word in words.items() if word.get("error"))]
-    own = [rank for rank in failed if not any(sign in words[rank]["error"] for sign in _LOST_PEER)]
-    silent = [rank for rank in range(processes) if not words.get(rank, {}).get("ended")]
+    failed = [rank for _, rank in sorted((s["ended"], rank) for rank, s in statuses.items() if s.get("error"))]
+    own = [rank for rank in failed if not any(sign in statuses[rank]["error"] for sign in _LOST_PEER)]
+    silent = [rank for rank in range(processes) if not statuses.get(rank, {}).get("ended")]
     if own:
-        first = 0 if 0 in own and words[0]["error"] == words[own[0]]["error"] else own[0]
-    elif silent and words:
-        said = f", or one of {', '.join(map(str, silent[1:]))} before it" if len(silent) > 1 else ""
-        return silent[0], f"ended without a word{said}: killed from outside, as a memory limit does", 1
+        first = 0 if 0 in own and statuses[0]["error"] == statuses[own[0]]["error"] else own[0]
+    elif silent and statuses:
+        others = f", or one of {', '.join(map(str, silent[1:]))} before it" if len(silent) > 1 else ""
+        return silent[0], f"ended without a word{others}: killed from outside, as a memory limit does", 1
     elif failed:
         first = failed[0]
     else:
         return None
-    return first, words[first]["error"], words[first]["code"]
+    return first, statuses[first]["error"], statuses[first]["code"]

@@ -1,87 +1,44 @@
-"""The stages of a plan, one after the other: reuse what is finished, launch the rest, end with a table and a report."""
+"""The stages of a plan: reuse what is finished, launch the rest, several at once where `workers` allows.
 
+A stage runs when its parents are finished. One that fails ends no other but those that need it; Ctrl-C or SIGTERM asks all that
+run to save and stop. Side by side, a stage's output is in its log.txt alone, and the terminal shows a line for each.
+"""
+
+import os
+import selectors
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 from omegaconf import OmegaConf
+from tqdm import tqdm
 
-from qwen_align.config import check
 from qwen_align.errors import ConfigError
-from qwen_align.report import pages
-from qwen_align.stage import forecast, launch, preflight, run_folder
+from qwen_align.stage import forecast, launch, preflight, run_folder, summary
+from qwen_align.stage.launch import INTERRUPTED, USER_ERROR, Child
 from qwen_align.stage.plan import Stage
-
-_NEXT = {"sft": "rloo", "reward": "rloo", "dpo": "evaluate", "rloo": "best_of_n", "evaluate": "sft"}
+from qwen_align.stage.text import duration, short_path
 
 
 class StageFailed(Exception):
-    """A stage that did not finish; `code` is what the program exits with."""
+    """Stages that did not finish; `code` is what the program exits with."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
 
 
-def shown(path: Path) -> str:
-    """A path as a person would type it here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+@dataclass
+class _Running:
+    """A stage whose processes run, under its lock."""
 
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows as aligned text; the first is the head."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-def print_plan(stages: list[Stage]) -> None:
-    """The stages in order, what each will do, and where."""
-    rows = [("stage", "will", "starts from", "run folder")]
-    for stage in stages:
-        done = {"finished": "be reused", "missing": "run", "planned": "run"}.get(stage.state, "resume")
-        parent = stage.parents.get("init")
-        compared = sum(key.startswith("policy ") for key in stage.parents)
-        start = parent.method if parent else f"{compared} policies" if compared else stage.config["init"]
-        rows.append((stage.label, done, start, shown(stage.folder)))
-    print(table(rows))
-    if lines := _forecast([stage for stage in stages if stage.state != "finished"]):
-        print("\n" + "\n".join(lines))
-
-
-def _forecast(stages: list[Stage]) -> list[str]:
-    """What stages will take, and whether it is there."""
-    notes: list[str] = []
-    rows = [("stage", "updates", "epochs", "an update", "tokens", "memory", "disk", "time")]
-    rates: dict[str, list[str]] = {}
-    for stage in stages:
-        found = forecast.of(stage)
-        if found is None:
-            continue
-        known = lambda value, form: "" if value is None else format(value, form)  # noqa: E731
-        tokens = "" if found.tokens is None else f"{found.tokens / 1e6:,.1f} M"
-        hours = (found.seconds or 0.0) / 3600
-        spent = f"{hours / 24:,.0f} days" if hours > 48 else pages.duration(3600 * hours) if hours else ""
-        rows.append((
-            stage.label, known(found.updates, ",d"), known(found.epochs, ".2g"), found.update, tokens,
-            forecast.size(found.memory), forecast.size(found.disk) if found.disk else "", spent,
-        ))  # fmt: skip
-        rates.setdefault(found.rate, []).append(stage.label)
-        notes += forecast.shortage(stage, found)
-    notes = [
-        f"time {rate}{': ' + ', '.join(labels) if len(rates) > 1 else ''}" for rate, labels in rates.items() if rate
-    ] + notes
-    return [table(rows), *notes] if len(rows) > 1 else []
-
-
-def headline(folder: Path) -> str:
-    """The number a stage is known by, with its interval."""
-    metric = run_folder.read_json(folder / "metrics.json").get("headline")
-    if not metric:
-        return ""
-    return f"{metric['name']} {metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}] (n={metric['n']})"
+    stage: Stage
+    child: Child
+    lock: int
+    began: float  # as if earlier launches had ended just before this one
 
 
 def prepare(stage: Stage, afresh: bool, command: str = "") -> None:
@@ -91,23 +48,36 @@ def prepare(stage: Stage, afresh: bool, command: str = "") -> None:
             if path.name != ".lock":
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     run_folder.write_text(stage.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(stage.config)))
+    parents, expected = stage.parents, forecast.of(stage)
     run_folder.update(
-        stage.folder, state="planned", method=stage.method, choices=stage.choices, fingerprint=stage.fingerprint,
-        command=command, operations=expected.operations if (expected := forecast.of(stage)) else None,
-        parents={key: str(parent.folder) for key, parent in stage.parents.items()}, **run_folder.provenance(),
-    )  # fmt: skip
+        stage.folder,
+        format=run_folder.FORMAT,
+        state="planned",
+        method=stage.method,
+        choices=stage.choices,
+        fingerprint=stage.fingerprint,
+        command=command,
+        operations=expected.operations if expected else None,
+        parents={
+            "init": str(parents.init.folder) if parents.init else None,
+            "rewards": {name: str(parent.folder) for name, parent in parents.rewards.items()},
+            "policies": {name: str(parent.folder) for name, parent in parents.policies.items()},
+        },
+        **run_folder.provenance(),
+    )
 
 
 def _failure(stage: Stage, code: int) -> StageFailed:
+    """What to say of a stage that ended with this exit code."""
     manifest = run_folder.read_json(stage.folder / "run.json")
-    log = shown(stage.folder / "log.txt")
-    if code == launch.USER_ERROR:
+    log = short_path(stage.folder / "log.txt")
+    if code == USER_ERROR:
         return StageFailed(manifest.get("error") or f"{stage.method} stopped, see {log}", code)
     saved = run_folder.checkpoints(stage.folder)
     drawn = any((stage.folder / name).is_file() for name in ("completions.jsonl", "answers.jsonl", "reference.jsonl"))
     again = "goes on with what is there" if drawn else "begins this stage again"
     again = f"goes on from step {saved[-1].name.rpartition('-')[2]}" if saved else again
-    if code == launch.INTERRUPTED:
+    if code == INTERRUPTED:
         return StageFailed(f"{stage.method} was interrupted; the same command {again}", code)
     if code < 0:
         run_folder.update(stage.folder, state="interrupted", error=f"ended by signal {-code}")
@@ -117,82 +87,151 @@ def _failure(stage: Stage, code: int) -> StageFailed:
     )
 
 
-def run_stage(stage: Stage, afresh: bool, command: str = "") -> str:
-    """Run or reuse one stage; returns what was done."""
-    try:
-        return _run_locked(stage, afresh, command)
-    except OSError as error:  # a full disk, a folder that can no longer be written
-        saved = run_folder.checkpoints(stage.folder)
-        kept = f"{saved[-1].name} stays" if saved else "nothing of this stage is saved yet"
-        why = f"{error.strerror or error} ({error.filename or shown(stage.folder)})"
-        raise StageFailed(f"{stage.method} stopped: {why}; {kept}, finished stages too", 1) from error
+def _no_room(stage: Stage, error: OSError) -> StageFailed:
+    """A full disk, or a folder that can no longer be written."""
+    saved = run_folder.checkpoints(stage.folder)
+    kept = f"{saved[-1].name} stays" if saved else "nothing of this stage is saved yet"
+    why = f"{error.strerror or error} ({error.filename or short_path(stage.folder)})"
+    return StageFailed(f"{stage.method} stopped: {why}; {kept}, finished stages too", 1)
 
 
-def _run_locked(stage: Stage, afresh: bool, command: str) -> str:
-    waiting = f"{shown(stage.folder)} is in use by process {{owner}}; waiting for it"
-    with run_folder.locked(stage.folder, waiting) as lock:
-        if stage.state == "finished" and not afresh:
-            return "reused"
-        began, before = time.time(), run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
-        prepare(stage, afresh, command)
-        print(f"== {stage.method} -> {shown(stage.folder)}", flush=True)
-        code = launch.run(stage.folder, check.construct(stage.config["hardware"]), lock)
-        run_folder.update(stage.folder, seconds=round((0.0 if afresh else before) + time.time() - began, 1))
-        if code:
-            raise _failure(stage, code)
-        if stage.state == "finished" and not stage.config["checkpoints"]["after"]:
-            shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
-        if stage.state != "finished":
-            raise ConfigError(f"{stage.method} ended without a result; see {shown(stage.folder / 'log.txt')}")
-        return "finished"
+class _Schedule:
+    """Which stages wait, run and have ended; `ended` says how, by fingerprint, and `failures` why."""
+
+    def __init__(self, stages: Sequence[Stage], afresh: Stage | None, workers: int, command: str) -> None:
+        self.waiting = list(stages)
+        self.afresh, self.workers, self.command = afresh, workers, command
+        self.running: dict[int, _Running] = {}
+        self.ended: dict[str, str] = {}
+        self.failures: list[StageFailed] = []
+        self.locked_out: set[str] = set()  # stages whose folder another process holds
+        self.selector = selectors.DefaultSelector()
+        self.signals = launch.Signals()
+        missing = sum(stage.state != "finished" or stage is afresh for stage in stages)
+        self.bar = tqdm(total=missing, unit="stage", disable=workers == 1 or not missing)
+
+    def run(self) -> None:
+        """Run all that can run.
+
+        Raises:
+            KeyboardInterrupt: a signal came while no stage ran.
+        """
+        with self.signals, self.bar:
+            while self.waiting or self.running:
+                for stage in self._ready():
+                    self._start(stage)
+                for key, _ in self.selector.select(timeout=1.0 if self.locked_out else None) if self.running else ():
+                    if not self.running[key.fd].child.copy_output():
+                        self._end(key.fd)
+                if self.signals.asked:
+                    self.waiting.clear()
+        if self.signals.asked and not self.failures:
+            raise KeyboardInterrupt
+
+    def _ready(self) -> list[Stage]:
+        """The stages that can begin now, as many as there are workers free."""
+        open_ = {*self.waiting, *(running.stage for running in self.running.values())}
+        ready = [stage for stage in self.waiting if not open_.intersection(stage.parents.all())]
+        return ready[: self.workers - len(self.running)]
+
+    def _start(self, stage: Stage) -> None:
+        """Begin a stage, or reuse it; later, where another process holds its folder and others of ours run."""
+        try:
+            lock = run_folder.lock(stage.folder, wait=False)
+            if lock is None and stage.fingerprint not in self.locked_out:
+                run_folder.say_who_holds(stage.folder)
+                self.locked_out.add(stage.fingerprint)
+            if lock is None and self.running:
+                return
+            lock = run_folder.lock(stage.folder) if lock is None else lock
+            assert lock is not None
+            self.locked_out.discard(stage.fingerprint)
+            self.waiting.remove(stage)
+            if stage.state == "finished" and stage is not self.afresh:
+                self.ended[stage.fingerprint] = "reused"
+                os.close(lock)
+            else:
+                self._launch(stage, lock)
+        except ConfigError as error:
+            self._fail(stage, StageFailed(str(error), USER_ERROR))
+        except OSError as error:
+            self._fail(stage, _no_room(stage, error))
+
+    def _launch(self, stage: Stage, lock: int) -> None:
+        afresh = stage is self.afresh
+        before = 0.0 if afresh else run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
+        began = time.time()
+        try:
+            prepare(stage, afresh, self.command)
+            if self.workers == 1:
+                print(f"== {stage.method} -> {short_path(stage.folder)}", flush=True)
+            child = Child(stage.folder, stage.job.hardware, lock, shown=self.workers == 1)
+        except BaseException:
+            os.close(lock)
+            raise
+        self.signals.children.append(child)
+        self.running[child.fileno()] = _Running(stage, child, lock, began - before)
+        self.selector.register(child, selectors.EVENT_READ)
+
+    def _end(self, descriptor: int) -> None:
+        """Take in how a stage ended."""
+        running = self.running.pop(descriptor)
+        stage, child = running.stage, running.child
+        self.selector.unregister(child)
+        code = child.wait()
+        self.signals.children.remove(child)
+        try:
+            manifest = run_folder.update(stage.folder, seconds=round(time.time() - running.began, 1))
+            if not code and manifest["state"] != "finished":
+                log = short_path(stage.folder / "log.txt")
+                raise ConfigError(f"{stage.method} ended without a result; see {log}")
+            if not code and not stage.config["checkpoints"]["after"]:
+                shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
+            self.ended[stage.fingerprint] = "finished"
+            if code:
+                self._fail(stage, _failure(stage, code))
+        except ConfigError as error:
+            self._fail(stage, StageFailed(str(error), USER_ERROR))
+        except OSError as error:
+            self._fail(stage, _no_room(stage, error))
+        finally:
+            os.close(running.lock)
+        self.bar.update(not code)
+        if self.workers > 1:
+            took = duration(time.time() - running.began)
+            state = self.ended[stage.fingerprint]
+            self.bar.write(f"{stage.label}: {state} after {took}, {short_path(stage.folder)}", file=sys.stdout)
+
+    def _fail(self, stage: Stage, failure: StageFailed) -> None:
+        """Remember a failure; what needs that stage can't run."""
+        self.failures.append(failure)
+        self.ended[stage.fingerprint] = stage.state
+        self.waiting = [s for s in self.waiting if s is not stage and stage not in s.needed()]
 
 
-def _print_results(stages: list[Stage], done: dict[str, str]) -> None:
-    rows = [("stage", "state", "time", "result", "run folder")]
-    for stage in stages:
-        seconds = run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
-        what = done.get(stage.fingerprint, stage.state)
-        rows.append((stage.label, what, pages.duration(seconds), headline(stage.folder), shown(stage.folder)))
-    print("\n" + table(rows), flush=True)
-
-
-def _next_command(last: Stage, words: list[str]) -> str:
-    kept = [word for word in words if word.partition("=")[0] not in ("method", "init", "plan", "force")]
-    if last.choices.get("generator") == "recorded":  # a stage that trains measures its own policy
-        kept = [word for word in kept if not word.startswith("generator")]
-    if last.method in _NEXT:
-        return shlex.join(["python", "-m", "qwen_align", *kept, f"method={_NEXT[last.method]}"])
-    if last.method == "synthesize":
-        extra = f"data.extra={shown(last.folder / 'demonstrations.jsonl')}"
-        return shlex.join(["python", "-m", "qwen_align", *kept, "method=sft", extra])
-    best = run_folder.read_json(last.folder / "metrics.json").get("headline", {}).get("name", "").rpartition(" of ")[2]
-    start = last.parents.get(f"policy {best}") or last.parents.get("init", last)
-    return shlex.join(["python", "-m", "qwen_align", *kept, "method=evaluate", f"init={shown(start.folder)}"])
-
-
-def execute(stages: list[Stage], name: str | None, force: bool, words: list[str]) -> None:
-    """Run what is missing, in order; then the table, the report, and a next command.
+def execute(stages: list[Stage], force: bool, overrides: list[str], workers: int = 1) -> None:
+    """Run what is missing, then say in a table how it went.
 
     Args:
         stages: the plan; with `force` its last one runs again even if it is finished.
-        name: of the folder for the report, else it goes into the last stage's own.
-        words: the command line, for run.json and for the next command.
+        overrides: the command line, for run.json.
+        workers: stages that run at once.
 
     Raises:
-        StageFailed: the first stage that did not finish; everything before it stays and is reused.
+        ConfigError: something that a stage loads is missing, or the disk is too small.
+        StageFailed: stages did not finish; everything else is kept and reused.
     """
-    done: dict[str, str] = {}
-    command = shlex.join(["python", "-m", "qwen_align", *words])
-    preflight.require([s for s in stages if s.state != "finished" or (force and s is stages[-1])])
+    afresh = stages[-1] if force else None
+    missing = [stage for stage in stages if stage.state != "finished"]
+    preflight.require([*missing, *([afresh] if afresh and afresh not in missing else [])])
     forecast.check_disk(stages, stages[-1].folder.parent)
-    for line in _forecast([stage for stage in stages if stage.state != "finished"]):
+    for line in summary.forecast_lines(missing):
         print(line, flush=True)
+    schedule = _Schedule(stages, afresh, workers, shlex.join(["python", "-m", "qwen_align", *overrides]))
     try:
-        for stage in stages:
-            done[stage.fingerprint] = run_stage(stage, force and stage is stages[-1], command)
+        schedule.run()
     finally:
-        _print_results(stages, done)
-    last = stages[-1]
-    where = last.folder.parent / name if name else last.folder
-    pages.write(where, stages)
-    print(f"\nreport: {shown(where / 'report.html')}\nnext:   {_next_command(last, words)}")
+        print("\n" + summary.results(stages, schedule.ended), flush=True)
+    if failures := schedule.failures:
+        code = next((f.code for f in failures if f.code == INTERRUPTED), failures[0].code)
+        raise StageFailed("\n       ".join(map(str, failures)), code)

@@ -8,6 +8,7 @@ JSON is written under a temporary name and renamed, so a reader never sees half 
 parent and inherited by the worker: it ends with the last process that holds it, so no stale lock can remain.
 """
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -21,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from qwen_align.errors import ConfigError
+from qwen_align.stage.text import short_path
 
+FORMAT = 2  # of run.json: what its keys mean; a folder of another format is named with one line, never half read
 read_only = False  # in every process of a stage but the first: rank 0 alone writes
 _VERSIONED = ("qwen-align", "torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "hydra-core")
 
@@ -43,8 +46,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write JSON whole or not at all; a dataclass in it becomes an object of its fields."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=_fields) + "\n")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        raise TypeError(f"{type(value).__name__} is no JSON")
+    return dataclasses.asdict(value)
 
 
 def write_jsonl(path: Path, lines: Iterable[Any]) -> None:
@@ -131,9 +140,12 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
 
 
-@contextmanager
-def locked(folder: Path, wait_message: str) -> Iterator[int]:
-    """Hold the folder's lock, waiting for another owner; gives the file descriptor that a child may inherit."""
+def lock(folder: Path, wait: bool = True) -> int | None:
+    """The descriptor of a folder's lock, which a child may inherit; None where another process holds it and `wait` is false.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
@@ -142,14 +154,33 @@ def locked(folder: Path, wait_message: str) -> Iterator[int]:
             f"runs_dir={folder.parent}: cannot write there ({error.strerror}); choose another folder"
         ) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(descriptor, 32).decode().strip()
-            print(wait_message.format(owner=owner), flush=True)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def say_who_holds(folder: Path) -> None:
+    """Say that another process holds a folder's lock and is waited for."""
+    owner = (folder / ".lock").read_text(encoding="utf-8").strip()
+    print(f"{short_path(folder)} is in use by process {owner}; waiting for it", flush=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """Hold a folder's lock, waiting for another owner; gives its descriptor."""
+    descriptor = lock(folder, wait=False)
+    if descriptor is None:
+        say_who_holds(folder)
+        descriptor = lock(folder)
+    assert descriptor is not None
+    try:
         yield descriptor
     finally:
         os.close(descriptor)
@@ -163,8 +194,6 @@ def provenance() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return {"versions": versions, "git": git.stdout.strip() or None}

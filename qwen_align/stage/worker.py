@@ -20,10 +20,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from qwen_align.config import check
+from omegaconf import OmegaConf
+
 from qwen_align.errors import ConfigError
 from qwen_align.stage import interrupt, ranks, run_folder
 from qwen_align.stage.launch import INTERRUPTED, USER_ERROR
+from qwen_align.tracking import Tracking
 
 _PR_SET_PDEATHSIG = 1
 
@@ -68,7 +70,7 @@ def _outlive_parent(folder: Path) -> None:
 
 
 def _own_log(folder: Path, rank: int) -> None:
-    """Let what this rank says, and what C libraries say, go to a log of its own."""
+    """Send this rank's output, that of C libraries too, to a log of its own."""
     with (folder / f"log-rank{rank}.txt").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -81,34 +83,31 @@ def work(folder: Path) -> dict[str, Any]:
         RuntimeError: another number of processes runs than was asked for.
     """
     import torch
-    from hydra.utils import get_method, instantiate
-    from omegaconf import OmegaConf
     from transformers import set_seed
-
-    from qwen_align.method.fit import on_gpu
-
-    config: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=True)  # type: ignore[assignment]
-    config["method_name"] = run_folder.read_json(folder / "run.json")["method"]
     from transformers.utils import logging
 
+    from qwen_align import data
+    from qwen_align.config import component, job
+    from qwen_align.device import on_gpu
+
+    config: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))  # type: ignore[assignment]
+    asked = job.read(run_folder.read_json(folder / "run.json")["method"], config)
     logging.disable_progress_bar()  # loading and saving; training and sampling keep theirs
-    set_seed(config["seed"])
-    hardware = check.construct(config["hardware"])
-    hardware = hardware if "args" in config["method"] else hardware.in_one_process()
-    if (processes := ranks.place()[1]) != hardware.processes:
-        raise RuntimeError(f"hardware.processes={hardware.processes}, but {processes} were started")
-    device = torch.cuda.get_device_name() if on_gpu(hardware) else "cpu"
-    run_folder.update(folder, device=device, threads=torch.get_num_threads(), zero_stage=hardware.zero_stage)
-    data = instantiate(config["data"], _convert_="object")
-    tracking = instantiate(config["tracking"])
+    set_seed(asked.seed)
+    if (processes := ranks.place()[1]) != asked.hardware.processes:
+        raise RuntimeError(f"hardware.processes={asked.hardware.processes}, but {processes} were started")
+    device = torch.cuda.get_device_name() if on_gpu(asked.hardware) else "cpu"
+    run_folder.update(folder, device=device, threads=torch.get_num_threads(), zero_stage=asked.hardware.zero_stage)
+    rows = data.load(config["data"])
+    tracking: Tracking = component.construct(config["tracking"], "tracking")
     tracking.start(folder)
     metrics: dict[str, Any] = {}
     try:
-        method = get_method(config["method"]["_target_"])
+        method = component.locate(asked.method["_target_"], "method._target_")
         if not gc.isenabled():
             gc.freeze()
             gc.enable()
-        metrics = method(config, data, folder)
+        metrics = method(asked, rows, folder)
     finally:
         tracking.finish({k: v for k, v in metrics.get("headline", {}).items() if isinstance(v, float)})
     return metrics
@@ -117,7 +116,7 @@ def work(folder: Path) -> dict[str, Any]:
 def _end(folder: Path, rank: int | None, state: str, error: str | None, code: int) -> int:
     run_folder.update(folder, state=state, error=error)
     if rank is not None:
-        ranks.ended(folder, rank, error, code)
+        ranks.write_end(folder, rank, error, code)
     return code
 
 
@@ -138,8 +137,8 @@ def run_stage(folder: Path, rank: int | None = None) -> int:
         traceback.print_exc()
         if interrupt.asked():  # to this rank another one that stopped at once is an error
             return _end(folder, rank, "interrupted", None, INTERRUPTED)
-        said = str(error).splitlines()[0] if str(error) else ""
-        return _end(folder, rank, "failed", f"{type(error).__name__}: {said}", 1)
+        first_line = str(error).splitlines()[0] if str(error) else ""
+        return _end(folder, rank, "failed", f"{type(error).__name__}: {first_line}", 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # kilobytes on Linux
     run_folder.update(folder, finished=round(time.time()), peak_memory_mb=peak)
     return _end(folder, rank, "finished", None, 0)
@@ -156,7 +155,7 @@ def main() -> int:
     if not launcher:
         return run_stage(folder)
     rank, _ = ranks.place()
-    ranks.say(folder, rank)
+    ranks.write_status(folder, rank)
     if os.environ.get("QWEN_ALIGN_LIFELINE"):
         _end_with_stdin()
     if rank > 0:

@@ -1,0 +1,121 @@
+"""The policies that a method compares, each a plan of its own: named one by one, or as the rows of a table.
+
+`policies` are {NAME: overrides}: the job itself with these on top. `rows`, in their place, are {NAME: {seeds, overrides}}: a
+row is trained once a seed, with the overrides of `each` before its own. Stages under `named`, {NAME: overrides}, come first,
+and {NAME} in any override is the run folder of that stage: `stages.sft.init={pretrained}` starts from it.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from omegaconf import DictConfig, open_dict
+
+from qwen_align.config import check
+from qwen_align.config.job import read
+from qwen_align.errors import ConfigError
+from qwen_align.metric.claim import check_claims
+from qwen_align.stage import fingerprint, plan
+from qwen_align.stage.plan import MethodSettings, Stage
+
+_OF_THE_COMPARISON = frozenset("method name plan force init workers".split())  # keys that its policies don't inherit
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A command line as Hydra composed it, the settings of its method complete."""
+
+    job: DictConfig
+    choices: dict[str, str]  # group -> option
+    overrides: list[str]
+    settings_of: MethodSettings  # of a method as another stage of this job
+
+
+Compose = Callable[[list[str]], Composed]
+
+
+def resolve(composed: Composed, compose: Compose) -> list[Stage]:
+    """The stages of a command line in the order they run, those behind its policies first, all checked.
+
+    Args:
+        compose: overrides as they are typed -> what Hydra makes of them.
+
+    Raises:
+        ConfigError: a mistake in a stage; where it is one of a policy or a named stage, the message begins with that name.
+    """
+    method = composed.job.method
+    if "policies" not in method:
+        return _resolved(composed, {}, [])
+    check_claims(method)
+    stages: list[Stage] = []
+    made: dict[str, Path] = {}
+    policies: dict[str, Stage] = {}
+    for name, overrides in method.named.items():
+        made[name] = _add(stages, name, _with(composed, compose, name, overrides, made)).folder
+    for name, row in method.rows.items():
+        of_row = _with(composed, compose, name, [*method.each, *row.overrides], made)
+        labels = [f"{name}, seed {seed}" for seed in row.seeds]
+        with open_dict(composed.job):
+            row.policies = labels  # so that nobody has to take a name apart
+        for label, seed in zip(labels, row.seeds, strict=True):
+            job = of_row.job.copy()
+            job.seed = seed
+            policies[label] = _add(stages, label, replace(of_row, job=job))
+    for name, overrides in method.policies.items() if not method.rows else ():
+        policies[name] = _add(stages, name, _with(composed, compose, name, overrides, made))
+    own = _resolved(composed, policies, stages)
+    return [*stages, *(stage for stage in own if stage not in stages)]
+
+
+def _with(
+    composed: Composed, compose: Compose, name: str, overrides: Sequence[str], made: Mapping[str, Path]
+) -> Composed:
+    """The job with overrides on top, run folders in place of {NAME}."""
+    own = [re.sub(r"\{(\w+)\}", lambda m: str(made.get(m[1], m[0])), text) for text in overrides]
+    replaced = _OF_THE_COMPARISON | (
+        {"reward"} if any(re.match(r"(\+reward@|reward=)", text) for text in own) else set()
+    )
+    kept = [text for text in composed.overrides if re.sub(r"^[+~]*(\w*).*", r"\1", text, flags=re.S) not in replaced]
+    try:
+        found = compose([*kept, *own])
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    if found.job.method.get("policies"):
+        raise ConfigError(f"method.policies.{name}: compares policies itself; expected overrides such as method=rloo")
+    return found
+
+
+def _add(stages: list[Stage], name: str, composed: Composed) -> Stage:
+    """Put the stages of a policy among those of the plan; returns the one that makes it."""
+    try:
+        found = _resolved(composed, {}, stages)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    stages += [stage for stage in found if stage not in stages]
+    return found[-1]
+
+
+def _resolved(composed: Composed, policies: dict[str, Stage], known: Sequence[Stage]) -> list[Stage]:
+    found = plan.resolve(composed.job, composed.choices, composed.settings_of, policies, known)
+    for stage in found:
+        if stage not in known:
+            _check(stage)
+    return found
+
+
+def _check(stage: Stage) -> None:
+    """Check a stage, with an empty file in place of each that another stage of the plan is to write."""
+    folders = [str(other.folder) for other in stage.parents.others if other.state != "finished"]
+    with TemporaryDirectory() as temporary:
+
+        def stand_in(text: str) -> str:
+            if not any(text.startswith(f"{folder}/") for folder in folders):
+                return text
+            path = Path(temporary) / Path(text).name
+            path.touch()
+            return str(path)
+
+        config = fingerprint.replaced(stage.config, stand_in) if folders else stage.config
+        check.stage(read(stage.method, config), stage.choices)

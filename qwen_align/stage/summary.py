@@ -1,0 +1,122 @@
+"""What the terminal says about a plan: what it will do and take, how its stages ended, and the command that comes next."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from qwen_align.stage import forecast, run_folder
+from qwen_align.stage.plan import Stage
+from qwen_align.stage.text import duration, short_path, table
+
+
+def print_plan(stages: list[Stage]) -> None:
+    """The stages in order, what each will do, and where; of a table its rows."""
+    print(_rows(stages[-1]) if stages[-1].config["method"].get("rows") else _stages(stages))
+    if lines := forecast_lines([stage for stage in stages if stage.state != "finished"]):
+        print("\n" + "\n".join(lines))
+
+
+def _stages(stages: Sequence[Stage]) -> str:
+    rows = [("stage", "will", "starts from", "run folder")]
+    for stage in stages:
+        done = {"finished": "be reused", "missing": "run", "planned": "run"}.get(stage.state, "resume")
+        init, compared = stage.parents.init, len(stage.parents.policies)
+        start = init.method if init else f"{compared} policies" if compared else stage.config["init"]
+        rows.append((stage.label, done, start, short_path(stage.folder)))
+    return table(rows)
+
+
+def _rows(comparison: Stage) -> str:
+    """The rows of a table: seeds, overrides, and what is still to run; a stage that several rows share counts with the first."""
+    method = comparison.config["method"]
+    lines = [("row", "seeds", "overrides", "to run")]
+    counted: set[Stage] = set()
+    for name, row in method["rows"].items():
+        policies = [comparison.parents.policies[policy] for policy in row["policies"]]
+        needed = [stage for policy in policies for stage in (*policy.needed(), policy) if stage.state != "finished"]
+        missing = [stage for stage in dict.fromkeys(needed) if stage not in counted]
+        counted.update(missing)
+        seeds = ", ".join(map(str, row["seeds"]))
+        lines.append((name, seeds, shlex.join(row["overrides"]), ", ".join(_counted(missing)) or "nothing"))
+    each = f"every row: {shlex.join(method['each'])}\n" if method["each"] else ""
+    named = "".join(f"{name}: {shlex.join(overrides)}\n" for name, overrides in method["named"].items())
+    return f"{method['title']}\n{named}{each}\n{table(lines)}"
+
+
+def _counted(stages: Sequence[Stage]) -> list[str]:
+    labels = [stage.label for stage in stages]
+    return [label if (n := labels.count(label)) == 1 else f"{n} x {label}" for label in dict.fromkeys(labels)]
+
+
+def forecast_lines(stages: Sequence[Stage]) -> list[str]:
+    """What stages will take, and whether it is there; stages that take the same are one line."""
+    notes: list[str] = []
+    lines: dict[tuple[str, ...], list[Stage]] = {}
+    rates: dict[str, list[str]] = {}
+    for stage in stages:
+        if (found := forecast.of(stage)) is None:
+            continue
+        lines.setdefault(_figures(found), []).append(stage)
+        rates.setdefault(found.rate, []).append(stage.label)
+        notes += forecast.shortage(stage, found)
+    rows = [("stage", "updates", "epochs", "an update", "tokens", "memory", "disk", "time")]
+    rows += [(", ".join(_counted(alike)), *figures) for figures, alike in lines.items()]
+    times = [
+        f"time {rate}{': ' + ', '.join(dict.fromkeys(labels)) if len(rates) > 1 else ''}"
+        for rate, labels in rates.items()
+        if rate
+    ]
+    return [table(rows), *times, *dict.fromkeys(notes)] if len(rows) > 1 else []
+
+
+def _figures(found: forecast.Forecast) -> tuple[str, ...]:
+    """A forecast as the cells of a table."""
+    known = lambda value, form: "" if value is None else format(value, form)  # noqa: E731
+    hours = (found.seconds or 0.0) / 3600
+    return (
+        known(found.updates, ",d"),
+        known(found.epochs, ".2g"),
+        found.update,
+        "" if found.tokens is None else f"{found.tokens / 1e6:,.1f} M",
+        forecast.size(found.memory),
+        forecast.size(found.disk) if found.disk else "",
+        f"{hours / 24:,.0f} days" if hours > 48 else duration(3600 * hours) if hours else "",
+    )
+
+
+def headline(stage: Stage) -> str:
+    """The number a stage is known by, with its interval."""
+    metric = run_folder.read_json(stage.folder / "metrics.json").get("headline")
+    if not metric:
+        return ""
+    policy = f" of {metric['policy']}" if metric.get("policy") else ""
+    return (
+        f"{metric['name']}{policy} {metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}] (n={metric['n']})"
+    )
+
+
+def results(stages: Sequence[Stage], ended: dict[str, str]) -> str:
+    """How each stage ended: by fingerprint what was done, else what its folder says."""
+    rows = [("stage", "state", "time", "result", "run folder")]
+    for stage in stages:
+        seconds = run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
+        state = ended.get(stage.fingerprint, stage.state)
+        rows.append((stage.label, state, duration(seconds), headline(stage), short_path(stage.folder)))
+    return table(rows)
+
+
+def next_command(last: Stage, overrides: Sequence[str]) -> str:
+    """The command that people go on with: the method's `next`, with {folder} and {best} in place of run folders."""
+    dropped = ["method", "init", "plan", "force"]
+    if last.choices.get("generator") == "recorded":  # a stage that trains measures its own policy
+        dropped.append("generator")
+    kept = [text for text in overrides if text.partition("=")[0].partition(".")[0] not in dropped]
+    places = {"folder": short_path(last.folder), "best": short_path(_best(last).folder)}
+    following: list[Any] = last.config["method"].get("next") or []
+    return shlex.join(["python", "-m", "qwen_align", *kept, *(text.format_map(places) for text in following)])
+
+
+def _best(last: Stage) -> Stage:
+    """The policy that a stage measured as the best, else the one that it is about."""
+    policy = run_folder.read_json(last.folder / "metrics.json").get("headline", {}).get("policy")
+    return last.parents.policies.get(policy) or last.parents.init or last
