@@ -1,10 +1,10 @@
-"""How completions end and how many answers they hold: the audit beside every evaluation and in RLOO's log.
+"""How completions end and how many answers they hold: the audit beside every evaluation and in the log of RLOO and GRPO.
 
 In the study's family policies that never learned to stop, answers cut at the limit and completions with several answers went
 unseen behind one pass@1: 51 to 86 % of RLOO's samples there held several answers, since training ended at `</answer>` and the
-evaluation didn't. How many answers a completion holds is asked of the data (`answers`, beside `verify`), where it has such a
-notion. What ends a completion follows from the policy's own files in training and evaluation alike, so only a token limit of
-its own, or generation_kwargs, can make the two differ. Left out: which of several stop tokens it was.
+evaluation didn't. How many answers a completion holds is asked of the verifier (`answers`), where it has such a notion. What
+ends a completion follows from the policy's own files in training and evaluation alike, so only a token limit of its own, or
+generation_kwargs, can make the two differ. Left out: which of several stop tokens it was.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from qwen_align.generator import Completion
+from qwen_align.method.judge import Pools, Row
 from qwen_align.metric import interval
+from qwen_align.reward import text_of
+from qwen_align.verifier import Verdict, Verifier
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,44 +27,52 @@ if TYPE_CHECKING:
     from qwen_align.model import Policy
 
 FEW = 0.1  # share of completions above which a warning is due
-WINDOW = 5  # logged lines that a number of RLOO's is averaged over
-_ENDING = (  # of RLOO's generation_kwargs, for transformers and for vLLM
-    "stop", "stop_strings", "stop_token_ids", "eos_token_id", "ignore_eos", "max_new_tokens", "max_tokens", "max_length",
+WINDOW = 5  # logged lines that a number of the rollouts is averaged over
+# Of generation_kwargs, for transformers and for vLLM.
+_ENDING = (
+    "stop",
+    "stop_strings",
+    "stop_token_ids",
+    "eos_token_id",
+    "ignore_eos",
+    "max_new_tokens",
+    "max_tokens",
+    "max_length",
     "max_time",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
-class Stops:
+class StopCriteria:
     """What ends a policy's completions."""
 
     label: str
     limit: int | None  # tokens; None: not known
     tokens: tuple[str, ...] = ()
-    differences: tuple[str, ...] = ()  # from its training, in words
+    differences: tuple[str, ...] = ()  # from its training, a sentence each
 
 
 def differences(training: dict[str, Any], limit: int) -> list[str]:
-    """Where a run of RLOO ends completions otherwise than an evaluation of up to `limit` tokens, in words."""
+    """Where a training that samples ends completions otherwise than an evaluation of up to `limit` tokens, a sentence each."""
     args = training.get("method", {}).get("args") or {}
-    if "num_generations" not in args:  # only RLOO samples
+    if "num_generations" not in args:  # nothing is sampled
         return []
     found = []
     if (own := args.get("max_completion_length", limit)) != limit:
         found.append(
-            f"RLOO trains on completions of up to method.args.max_completion_length={own} tokens, and they are measured up to "
-            f"max_completion_length={limit}; expected one limit"
+            f"training samples completions of up to method.args.max_completion_length={own} tokens, and they are measured up "
+            f"to max_completion_length={limit}; expected one limit"
         )
     for key in _ENDING:
         if key in (kwargs := args.get("generation_kwargs") or {}):
             found.append(
-                f"RLOO ends completions by method.args.generation_kwargs.{key}={kwargs[key]}, which the evaluation doesn't, so "
-                "what follows there was never trained; expected the stop token alone"
+                f"training ends completions by method.args.generation_kwargs.{key}={kwargs[key]}, which the evaluation "
+                "doesn't, so what follows there was never trained; expected the stop token alone"
             )
     return found
 
 
-def stops(label: str, loaded: "Policy", limit: int) -> Stops:
+def stop_criteria(label: str, loaded: "Policy", limit: int) -> StopCriteria:
     """What ends this policy's completions; how it was trained is read from its run folder, if it has one."""
     weights, tokenizer = loaded
     ends: Any = weights.generation_config.eos_token_id
@@ -72,7 +82,7 @@ def stops(label: str, loaded: "Policy", limit: int) -> Stops:
     if saved.name == "model" and (folder / "run.json").is_file() and (folder / "config.yaml").is_file():
         training = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=True)
     tokens = tokenizer.convert_ids_to_tokens(ends if isinstance(ends, list) else [ends])
-    return Stops(label, limit, tuple(tokens), tuple(differences(training, limit)))
+    return StopCriteria(label, limit, tuple(tokens), tuple(differences(training, limit)))
 
 
 def shares(values: Sequence[Sequence[bool]]) -> interval.Interval:
@@ -80,57 +90,65 @@ def shares(values: Sequence[Sequence[bool]]) -> interval.Interval:
     return interval.mean([fmean(row) for row in values], shares=True)
 
 
-def audit(
-    data: Any, rows: Sequence[dict[str, Any]], pools: Sequence[Sequence[Completion]],
-    verdicts: Sequence[Sequence[str]] | None, stops: Stops,
-) -> dict[str, Any]:  # fmt: skip
+def audit(verifier: Verifier | None, rows: Sequence[Row], pools: Pools, stop: StopCriteria) -> dict[str, Any]:
     """How the completions of each problem end and what answers they hold; warnings are printed, too."""
     found: dict[str, Any] = {}
-    if stops.limit is not None:
-        found |= {"max_completion_length": stops.limit, "stop_tokens": list(stops.tokens)}
+    if stop.limit is not None:
+        found |= {"max_completion_length": stop.limit, "stop_tokens": list(stop.tokens)}
     if any(c.tokens for pool in pools for c in pool):
         found["ended_by_stop"] = shares([[c.finished for c in pool] for pool in pools])
-    answers: Callable[[str], list[str]] | None = getattr(data, "answers", None)
-    if answers and verdicts is not None:
-        held = [[answers(c.text) for c in pool] for pool in pools]
-        # Of one answer the verdict is known; a verifier may also find one without a marker, which is the only one then.
-        first = [
-            [data.verify(texts[0], row) if len(texts) > 1 else verdict for texts, verdict in zip(*both, strict=True)]
-            for row, *both in zip(rows, held, verdicts, strict=True)
-        ]
-        found["answers_per_completion"] = interval.mean([fmean(map(len, pool)) for pool in held])
-        found["several_answers"] = shares([[len(texts) > 1 for texts in pool] for pool in held])
-        found["no_answer"] = shares([[not texts for texts in pool] for pool in held])
-        found["last_answer_correct"] = shares([[verdict == "correct" for verdict in row] for row in verdicts])
-        found["first_answer_correct"] = shares([[verdict == "correct" for verdict in row] for row in first])
-        changed = [[a != b for a, b in zip(*both, strict=True)] for both in zip(first, verdicts, strict=True)]
-        found["first_changes_verdict"] = shares(changed)
-        found["verdicts_changed"] = sum(map(sum, changed))
-    found["warnings"] = [*stops.differences, *_warnings(found, stops)]
+    if verifier and verifier.answers:
+        found |= _of_answers(verifier, verifier.answers, rows, pools)
+    found["warnings"] = [*stop.differences, *_warnings(found, stop)]
     for text in found["warnings"]:
-        print(f"warning: {stops.label}: {text}", flush=True)
+        print(f"warning: {stop.label}: {text}", flush=True)
     return found
 
 
-def _warnings(found: dict[str, Any], stops: Stops) -> list[str]:
-    told = []
-    ended = found["ended_by_stop"]["mean"] if "ended_by_stop" in found else 1.0
+def _of_answers(
+    verifier: Verifier, answers: Callable[[str], list[str]], rows: Sequence[Row], pools: Pools
+) -> dict[str, Any]:
+    """How many answers there are, and what judging the first instead of the last would change."""
+    held = [[answers(c.text) for c in pool] for pool in pools]
+    # Of one answer the verdict is known; a verifier may also find one without a marker, which is the only one then.
+    first = [
+        [
+            verifier.verify(texts[0], row) if len(texts) > 1 else c.verdict
+            for texts, c in zip(of_pool, pool, strict=True)
+        ]
+        for row, of_pool, pool in zip(rows, held, pools, strict=True)
+    ]
+    changed = [[a != c.verdict for a, c in zip(*both, strict=True)] for both in zip(first, pools, strict=True)]
+    return {
+        "answers_per_completion": interval.mean([fmean(map(len, pool)) for pool in held]),
+        "several_answers": shares([[len(texts) > 1 for texts in pool] for pool in held]),
+        "no_answer": shares([[not texts for texts in pool] for pool in held]),
+        "last_answer_correct": shares([[c.correct for c in pool] for pool in pools]),
+        "first_answer_correct": shares([[verdict is Verdict.CORRECT for verdict in pool] for pool in first]),
+        "first_changes_verdict": shares(changed),
+        "verdicts_changed": sum(map(sum, changed)),
+    }
+
+
+def _warnings(found: dict[str, Any], stop: StopCriteria) -> list[str]:
+    warnings = []
+    ended = found["ended_by_stop"].mean if "ended_by_stop" in found else 1.0
     if ended == 0.0:
-        token = f" ({' or '.join(stops.tokens)})" if stops.tokens else ""
-        told.append(never_stops("none of the sampled completions", token))
+        token = f" ({' or '.join(stop.tokens)})" if stop.tokens else ""
+        warnings.append(never_stops("none of the sampled completions", token))
     elif 1 - ended > FEW:
-        limit = "" if stops.limit is None else f"={stops.limit}"
-        told.append(
+        limit = "" if stop.limit is None else f"={stop.limit}"
+        warnings.append(
             f"{1 - ended:.0%} of the sampled completions are cut at max_completion_length{limit}, so unfinished answers are "
             "judged; raise it, in training as well"
         )
-    if "several_answers" in found and found["several_answers"]["mean"] > FEW:
-        judged, first = (found[f"{which}_answer_correct"]["mean"] for which in ("last", "first"))
-        told.append(
-            f"{several(found['several_answers']['mean'])}; the last one is judged: {judged:.3f} correct, the first one would "
-            f"give {first:.3f}"
+    if "several_answers" in found and found["several_answers"].mean > FEW:
+        last, first = (found[f"{which}_answer_correct"].mean for which in ("last", "first"))
+        warnings.append(
+            f"{several(found['several_answers'].mean)}; the last one is judged: {last:.3f} correct, the first one would give "
+            f"{first:.3f}"
         )
-    return told
+    return warnings
 
 
 def never_stops(what: str, token: str = "") -> str:
@@ -147,11 +165,10 @@ def several(share: float) -> str:
 
 
 def of_rollouts(answers: Callable[[str], list[str]] | None, completions: Sequence[Any]) -> dict[str, float]:
-    """Numbers for RLOO's log about one batch of its completions, texts or messages; {} for data without `answers`."""
+    """Numbers for a trainer's log about one batch of its completions, texts or messages; {} without `answers`."""
     if answers is None or not completions:
         return {}
-    texts = [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
-    counts = [len(answers(text)) for text in texts]
+    counts = [len(answers(text_of(completion))) for completion in completions]
     return {
         "completions/answers": fmean(counts),
         "completions/several_answers": fmean([count > 1 for count in counts]),
@@ -160,15 +177,17 @@ def of_rollouts(answers: Callable[[str], list[str]] | None, completions: Sequenc
 
 
 def of_log(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What RLOO's last logged lines say of its own completions, under the names of `audit`; {} where none was sampled."""
+    """What a trainer's last logged lines say of its own completions, under the names of `audit`; {} where none was sampled."""
     last = [line for line in lines if "completions/clipped_ratio" in line][-WINDOW:]
     if not last:
         return {}
     names = {
-        "truncated": "completions/clipped_ratio", "mean_tokens": "completions/mean_length",
-        "answers_per_completion": "completions/answers", "several_answers": "completions/several_answers",
+        "truncated": "completions/clipped_ratio",
+        "mean_tokens": "completions/mean_length",
+        "answers_per_completion": "completions/answers",
+        "several_answers": "completions/several_answers",
         "no_answer": "completions/no_answer",
-    }  # fmt: skip
+    }
     found = {
         ours: fmean([line[key] for line in last]) for ours, key in names.items() if all(key in line for line in last)
     }

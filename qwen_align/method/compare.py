@@ -3,106 +3,90 @@
 The study's first table (arXiv 2506.21560).
 
 `policies` are plans of their own, trained or reused before this stage. Differences are paired over prompts; each policy was
-trained once, so what another training seed would change is in no interval. A reward model is loaded once, after all sampling.
+trained once, so what another training seed would change is in no interval. The judges' rewards are loaded once and asked about
+two trial answers before anything is sampled.
 """
 
-from itertools import combinations
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
-from typing import Any
 
 from qwen_align import model
+from qwen_align.config.job import Job
+from qwen_align.data import Data
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, sampling
-from qwen_align.method import audit, policy
-from qwen_align.method.draw import Draws
-from qwen_align.method.evaluate import Measured, headline, measured_of, problems, source_of, timeouts
-from qwen_align.method.rloo import build_rewards
-from qwen_align.method.select import weighted
-from qwen_align.metric import interval
+from qwen_align.generator import recorded
+from qwen_align.method import evaluate, policy, select
+from qwen_align.method.evaluate import Measured, Metrics
+from qwen_align.metric.difference import differences
 from qwen_align.metric.win_rate import WinRate
 from qwen_align.reward import Reward
 from qwen_align.stage import run_folder
 
 
-def judged(judge: Reward, rows: list[dict[str, Any]], pools: list[list[Completion]]) -> list[list[float]]:
-    """A reward's score of every completion, weighted and clipped as everywhere.
-
-    Raises:
-        ConfigError: a column that the rows lack, or a completion that the reward says nothing about.
-    """
-    found = weighted([judge], rows, pools)
-    if any(value == -inf for pool in found for value in pool):
+def check_scores(judge: Reward, scores: list[list[float]]) -> list[list[float]]:
+    """The scores; ConfigError where the judge says nothing about a completion."""
+    if any(value == -inf for pool in scores for value in pool):
         raise ConfigError(f"method.reward={judge.name}: gives some completions no score; a judge has to score all")
-    return found
+    return scores
 
 
-def against(policies: dict[str, Measured], baseline: str) -> dict[str, dict[str, Any]]:
+def win_rates(policies: Mapping[str, Measured], baseline: str) -> dict[str, Metrics]:
     """Each policy's win rates over the baseline, one for each kind of score."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in policies}
+    found: dict[str, Metrics] = {name: {} for name in policies}
     for name, measured in policies.items():
         for kind, values in measured.scores.items() if name != baseline else ():
-            result = WinRate(keep_in_memory=True).compute(
-                predictions=values, references=policies[baseline].scores[kind]
-            )
+            references = policies[baseline].scores[kind]
+            result = WinRate(keep_in_memory=True).compute(predictions=values, references=references)
             assert result is not None
             found[name][f"win_rate_over_{baseline}/{kind}"] = result["win_rate"]
     return found
 
 
-def mark(policies: dict[str, dict[str, Any]], marks: dict[str, float]) -> None:
-    """Put a policy's pass mark among its metrics, and say on which side of it the interval of pass@1 lies."""
+def pass_marks(policies: Mapping[str, Metrics], marks: Mapping[str, float]) -> None:
+    """Put a policy's pass mark among its metrics, and print on which side of it the interval of pass@1 lies."""
     for name, summary in policies.items():
         if name not in marks or "pass@1" not in summary:
             continue
-        found, wanted = summary["pass@1"], marks[name]
-        summary["pass_mark"] = wanted
-        side = "above" if found["low"] > wanted else "below" if found["high"] < wanted else "within noise of"
-        numbers = "{mean:.3f} [{low:.3f}, {high:.3f}]".format_map(found)
-        print(f"{name}: pass@1 {numbers} is {side} its pass mark {wanted:g}", flush=True)
+        found, mark = summary["pass@1"], marks[name]
+        summary["pass_mark"] = mark
+        side = "above" if found.low > mark else "below" if found.high < mark else "within noise of"
+        numbers = f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        print(f"{name}: pass@1 {numbers} is {side} its pass mark {mark:g}", flush=True)
 
 
-def compare(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
+def compare(job: Job, data: Data, folder: Path) -> Metrics:
     """Sample every policy on the same prompts, score, and set them side by side."""
-    settings = config["method"]
-    judges = build_rewards(settings["reward"]) if settings["reward"] else []
-    rows = problems(data, settings, folder, scored=bool(judges))
-    draws = Draws(folder / "completions.jsonl")
-    run_folder.write_text(folder / "samples.jsonl", "")
-    source, prompts = source_of(config), [row["prompt"] for row in rows]
-    drawing = {"max_completion_length": config["max_completion_length"], "seed": config["seed"]}
+    settings = job.method
+    if not settings.reward:
+        data.judged("method=compare without a reward")
+    rows = evaluate.rows_of(data, settings, folder)
+    judges = select.rewards(settings.reward, rows)
+    problems = evaluate.problems(rows, data.verifier, folder)
+    log = evaluate.completion_log(job, problems, folder / "completions.jsonl")
+    drawn = evaluate.sampling(job, settings)
     measured: dict[str, Measured] = {}
-    drawn: dict[str, list[list[Completion]]] = {}
-    for name, run in settings["policies"].items():
-        loaded, since, everyone = model.from_run(Path(run)), timeouts(data), range(len(rows))
-        policy.to_device(loaded[0], config)
-        shared: dict[str, Any] = {"label": name, "policy": loaded, **drawing}
-        first = draws.sample(source, prompts, everyone, wave="greedy", n=1, temperature=0.0, **shared)
-        wave = {"wave": "samples", "n": settings["samples"], **sampling(settings)}
-        pools = draws.sample(source, prompts, everyone, **wave, **shared)
-        drawn[name] = [pools[i] for i in everyone]
-        stops = audit.stops(name, loaded, config["max_completion_length"])
-        measured[name] = measured_of(data, rows, [first[i] for i in everyone], drawn[name], folder, stops, since)
+    tokenizers = {}
+    for name, run in settings.policies.items():
+        loaded = model.from_run(Path(run))
+        policy.to_device(loaded[0], job)
+        tokenizers[name] = loaded[1]
+        measured[name] = evaluate.measure(problems, log, loaded, name, drawn, recorded.name_of(name))
     for judge in judges:
-        for name, pools_of in drawn.items():
-            measured[name].scores[judge.name] = judged(judge, rows, pools_of)
+        for name, found in measured.items():
+            scores = select.weighted([judge], rows, found.pools, tokenizers[name])
+            found.scores[judge.name] = check_scores(judge, scores)
     baseline = next(iter(measured))
-    wins = against(measured, baseline)
+    wins = win_rates(measured, baseline)
     policies = {name: found.summary() | wins[name] for name, found in measured.items()}
-    mark(policies, settings["pass_marks"])
+    pass_marks(policies, settings.pass_marks)
     per_problem = {name: found.per_problem() for name, found in measured.items()}
     run_folder.write_json(folder / "per_problem.json", per_problem)
-    pairs = {
-        f"{after}_minus_{before}": {
-            key: interval.paired(per_problem[after][key], per_problem[before][key]) for key in per_problem[before]
-        }
-        for before, after in combinations(measured, 2)
-    }
-    kind = next(iter(measured[baseline].scores), "pass@1")
-    best = max(policies, key=lambda name: policies[name][kind]["mean"])
+    metric = next(iter(measured[baseline].scores), "pass@1")
+    best = max(policies, key=lambda name: policies[name][metric].mean)
     return {
         "policies": policies,
-        "differences": {pair: value for pair, value in pairs.items() if pair.endswith(f"_minus_{baseline}")},
-        "other_differences": {pair: value for pair, value in pairs.items() if not pair.endswith(f"_minus_{baseline}")},
-        "headline": headline(policies[best], kind) | {"name": f"{kind} of {best}"},
+        "baseline": baseline,
+        "differences": differences(per_problem),
+        "headline": evaluate.headline(policies[best], metric, best),
     }

@@ -9,11 +9,15 @@ rounding of another batch. What is on disk is flushed, not synced: it outlives t
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from qwen_align.generator import Completion, Conversation, Generator
+from qwen_align.generator import Completion, Conversation, Generator, Sampling
 from qwen_align.stage import run_folder
+
+if TYPE_CHECKING:
+    from qwen_align.model import Policy
 
 
 def waves(samples: int) -> list[int]:
@@ -28,42 +32,48 @@ def waves(samples: int) -> list[int]:
     return sizes
 
 
-class Draws:
-    """The completions of one stage on disk.
+class CompletionLog:
+    """The completions of a stage's policies for its prompts, sampled once and kept on disk.
 
-    `resumed` is how many prompts' draws were found there instead of being sampled.
+    `resumed` is how many prompts' completions were found there instead of being sampled.
+
+    Args:
+        path: completions.jsonl; None keeps nothing.
+        source: what samples.
+        prompts: of the stage's problems.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, source: Generator, prompts: Sequence[Conversation]) -> None:
+        self.path, self.source, self.prompts = path, source, prompts
         self.known: dict[tuple[str, str, int], list[Completion]] = {}
         self.resumed = 0
-        lines = run_folder.read_jsonl(path)
-        for line in lines:
-            self.known[line["policy"], line["wave"], line["problem"]] = [Completion(*c) for c in line["completions"]]
-        # A line torn by a kill must not run into the next one.
-        run_folder.write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        if path is not None:
+            lines = run_folder.read_jsonl(path)
+            for line in lines:
+                found = [Completion(*c) for c in line["completions"]]
+                self.known[line["policy"], line["wave"], line["problem"]] = found
+            run_folder.write_jsonl(path, lines)  # a line torn by a kill must not run into the next one
 
     def sample(
-        self, source: Generator, prompts: Sequence[Conversation], wanted: Sequence[int], *, label: str, wave: str,
-        n: int, seed: int, **drawing: Any,
-    ) -> dict[int, list[Completion]]:  # fmt: skip
-        """n completions for each wanted prompt, by its index; only those that are not on disk yet are sampled."""
-        found = {i: self.known[label, wave, i] for i in wanted if (label, wave, i) in self.known}
-        missing = [i for i in wanted if i not in found]
-        self.resumed += len(found)
-        if found:
-            print(f"{label} {wave}: {len(found)} of {len(wanted)} problems are on disk already", flush=True)
-            seed = zlib.crc32(f"{seed} {len(found)}".encode())
-        if not missing:
-            return found
-        asked = [prompts[i] for i in missing]
-        with self.path.open("a", encoding="utf-8") as file:
-            for position, answers in source.stream(asked, n=n, seed=seed, title=f"{label} {wave}", **drawing):
-                index = missing[position]
-                kept = [[c.text, c.tokens, c.finished] for c in answers]
-                line = {"policy": label, "wave": wave, "problem": index, "completions": kept}
+        self, policy: "Policy", label: str, wave: str, sampling: Sampling, wanted: Sequence[int] | None = None
+    ) -> list[list[Completion]]:
+        """The policy's completions for each wanted prompt, None being all; only those not on disk yet are sampled."""
+        wanted = range(len(self.prompts)) if wanted is None else wanted
+        missing = [i for i in wanted if (label, wave, i) not in self.known]
+        if finished := len(wanted) - len(missing):
+            print(f"{label} {wave}: {finished} of {len(wanted)} problems are on disk already", flush=True)
+            self.resumed += finished
+            sampling = replace(sampling, seed=zlib.crc32(f"{sampling.seed} {finished}".encode()))
+        if missing:
+            asked = [self.prompts[i] for i in missing]
+            for position, found in self.source.stream(asked, sampling, f"{label} {wave}", policy):
+                self._keep(label, wave, missing[position], found)
+        return [self.known[label, wave, i] for i in wanted]
+
+    def _keep(self, label: str, wave: str, problem: int, found: list[Completion]) -> None:
+        self.known[label, wave, problem] = found
+        if self.path is not None:
+            kept = [[c.text, c.tokens, c.finished] for c in found]
+            line = {"policy": label, "wave": wave, "problem": problem, "completions": kept}
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                file.flush()
-                found[index] = self.known[label, wave, index] = answers
-        return found

@@ -1,11 +1,11 @@
-"""Demonstrations from a teacher, kept only where the verifier accepts them.
+"""Demonstrations from a teacher, kept only where the verifier accepts them and the rewards value them enough.
 
 The study lets GPT-4o write Countdown traces (arXiv 2506.21560); here any generator is the teacher: an endpoint, a local policy,
 the exact solver. Every answer goes to answers.jsonl the moment it is there, by prompt, so that a kill or a dying server loses
 nothing that is paid for and the same command asks for what is missing. What is accepted goes to demonstrations.jsonl with
 where it came from, for `data.extra` and `data=local`. Nothing that touches the evaluation view is asked or kept: for Countdown
 the same numbers and target, for text a shared run of 13 words (the n-gram length of GPT-3's decontamination, arXiv 2005.14165).
-Left out: judging answers that no verifier can check, and choosing which problems are worth their price.
+Left out: choosing which problems are worth their price.
 """
 
 import json
@@ -13,20 +13,27 @@ import os
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from omegaconf import DictConfig
 
+from qwen_align import model
+from qwen_align.config import component
+from qwen_align.config.job import Job, plain
+from qwen_align.data import Data
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, Conversation, Generator
-from qwen_align.method import evaluate, policy
+from qwen_align.generator import Completion, Conversation, Generator, Sampling
+from qwen_align.method import evaluate, policy, select
+from qwen_align.method.judge import Judged, Pools, Row, judged
 from qwen_align.metric import interval
 from qwen_align.stage import interrupt, run_folder
+from qwen_align.verifier import Verdict
 
 _GRAM = 13  # words
-_WORDING = 0.05  # a run of words in more than this share of the evaluation prompts is the template, not a problem
+_TEMPLATE = 0.05  # a run of words in more than this share of the evaluation prompts is the template, not a problem
 
 
 def grams(text: str) -> set[tuple[str, ...]]:
@@ -35,40 +42,41 @@ def grams(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + _GRAM]) for i in range(max(len(words) - _GRAM + 1, 1 if words else 0))}
 
 
-class Held:
-    """What the evaluation view holds, to be kept out of training data."""
-
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self.problems = {problem for row in rows if (problem := self._problem(row))}
-        found = Counter(gram for row in rows for gram in grams(said(row["prompt"])))
-        most = max(1.0, _WORDING * len(rows))
-        self.grams = set() if self.problems else {gram for gram, count in found.items() if count <= most}
-
-    @staticmethod
-    def _problem(row: dict[str, Any]) -> tuple[tuple[int, ...], int] | None:
-        return (tuple(sorted(row["nums"])), row["target"]) if "nums" in row and "target" in row else None
-
-    def touches(self, row: dict[str, Any], answer: str = "") -> bool:
-        """Whether a problem, or an answer to it, has something of the evaluation view in it."""
-        if self.problems:
-            return self._problem(row) in self.problems
-        return not self.grams.isdisjoint(grams(said(row["prompt"])) | grams(answer))
-
-
-def said(conversation: Conversation) -> str:
+def all_text(conversation: Conversation) -> str:
     """The texts of a conversation."""
     return "\n".join(message["content"] for message in conversation)
 
 
-def asked_as(template: str | None, row: dict[str, Any]) -> Conversation:
+class EvaluationOverlap:
+    """What the evaluation view holds, to be kept out of training data."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.problems = {problem for row in rows if (problem := self._problem(row))}
+        counts = Counter(gram for row in rows for gram in grams(all_text(row["prompt"])))
+        most = max(1.0, _TEMPLATE * len(rows))
+        self.grams = set() if self.problems else {gram for gram, count in counts.items() if count <= most}
+
+    @staticmethod
+    def _problem(row: Row) -> tuple[tuple[int, ...], int] | None:
+        return (tuple(sorted(row["nums"])), row["target"]) if "nums" in row and "target" in row else None
+
+    def touches(self, row: Row, answer: str = "") -> bool:
+        """Whether a problem, or an answer to it, has something of the evaluation view in it."""
+        if self.problems:
+            return self._problem(row) in self.problems
+        return not self.grams.isdisjoint(grams(all_text(row["prompt"])) | grams(answer))
+
+
+def teacher_prompt(template: str | None, row: Row) -> Conversation:
     """What the teacher is asked: the data's own prompt, or `teacher_prompt` with {prompt} and the row's columns.
 
     Raises:
         ConfigError: the template has a field that the rows lack.
     """
+    conversation: Conversation = row["prompt"]
     if template is None:
-        return row["prompt"]
-    columns = {"prompt": row["prompt"][-1]["content"]} | {
+        return conversation
+    columns = {"prompt": conversation[-1]["content"]} | {
         key: " ".join(map(str, value)) if isinstance(value, list) else value
         for key, value in row.items()
         if key != "prompt"
@@ -81,7 +89,7 @@ def asked_as(template: str | None, row: dict[str, Any]) -> Conversation:
         raise ConfigError(
             f"method.teacher_prompt: has the fields {sorted(fields)}; expected some of {', '.join(sorted(columns))}"
         )
-    return [*row["prompt"][:-1], {"role": "user", "content": template.format(**columns)}]
+    return [*conversation[:-1], {"role": "user", "content": template.format(**columns)}]
 
 
 class Answers:
@@ -90,8 +98,7 @@ class Answers:
     def __init__(self, path: Path) -> None:
         self.by_prompt: dict[str, list[Completion]] = {}
         lines = run_folder.read_jsonl(path)
-        # A line torn by a kill must not run into the next one.
-        run_folder.write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        run_folder.write_jsonl(path, lines)  # a line torn by a kill must not run into the next one
         for line in lines:
             self.by_prompt.setdefault(line.pop("key"), []).append(Completion(**line))
         self.file = path.open("a", encoding="utf-8")
@@ -114,22 +121,27 @@ class Answers:
 
 
 def ask(
-    source: Generator, questions: list[Conversation], answers: Answers, settings: dict[str, Any], **drawing: Any
+    source: Generator,
+    questions: list[Conversation],
+    answers: Answers,
+    sampling: Sampling,
+    title: str,
+    loaded: model.Policy | None,
 ) -> None:
     """Ask for what is missing; stops where it can when the run is asked to."""
     groups: dict[int, list[Conversation]] = {}
     for question in questions:
-        if missing := settings["samples"] - len(answers.of(question)):
+        if missing := sampling.n - len(answers.of(question)):
             groups.setdefault(missing, []).append(question)
     if len(answers):
         print(f"{len(answers)} answers are there already", flush=True)
-    drawing["seed"] += len(answers)  # what is asked for again must not be answered with the same draw
+    seed = sampling.seed + len(answers)  # what is asked for again must not be answered with the same draw
     with interrupt.deferred():
         for missing, wanted in groups.items():
             n = missing
             if not source.needs_policy:  # a sample each, so that none waits for its siblings before it is written
                 n, wanted = 1, [question for question in wanted for _ in range(missing)]
-            for index, found in source.stream(wanted, n=n, temperature=settings["temperature"], **drawing):
+            for index, found in source.stream(wanted, replace(sampling, n=n, seed=seed), title, loaded):
                 answers.add(wanted[index], found)
                 if interrupt.asked() and source.needs_policy:
                     break
@@ -137,95 +149,113 @@ def ask(
                 break
 
 
-def teacher(config: dict[str, Any]) -> dict[str, str]:
-    """Who answered, as far as the config says."""
-    node = config["generator"]
-    named = {"generator": node["_target_"].split(".")[-2]}
-    named |= {key: node[key] for key in ("model", "base_url") if key in node}
-    return named
+def teacher(node: DictConfig) -> dict[str, str]:
+    """Who answers, as far as the config says."""
+    target = str(node["_target_"])
+    name = target.split(".")[-2] if target.startswith("qwen_align.") else target.replace(":", ".").rpartition(".")[2]
+    return {"generator": name} | {key: node[key] for key in ("model", "base_url") if key in node}
 
 
-def price(answer: Completion, rates: dict[str, float | None]) -> float | None:
+def price(answer: Completion, rates: DictConfig) -> float | None:
     """What an answer cost in the rates' currency; None where no rate is configured."""
-    if all(rate is None for rate in rates.values()):
+    if rates.prompt is None and rates.completion is None:
         return None
-    return (answer.prompt_tokens * (rates["prompt"] or 0) + answer.tokens * (rates["completion"] or 0)) / 1e6
+    return (answer.prompt_tokens * (rates.prompt or 0) + answer.tokens * (rates.completion or 0)) / 1e6
 
 
-def judged(
-    rows: list[dict[str, Any]], questions: list[Conversation], answers: Answers, data: Any, held: Held
-) -> Iterator[tuple[dict[str, Any], Conversation, Completion, str, str | None]]:
-    """(row, question, answer, verdict, why it is dropped or None) for each answer, in the rows' order."""
+def drop_reason(row: Row, answer: Judged, low_reward: bool, repeated: bool, overlap: EvaluationOverlap) -> str | None:
+    """Why an answer is no demonstration; None for one that is."""
+    if answer.verdict not in (None, Verdict.CORRECT):
+        return str(answer.verdict)
+    if not answer.finished:
+        return "cut"
+    if not answer.text.strip():
+        return "empty"
+    if low_reward:
+        return "low_reward"
+    if repeated:
+        return "duplicate"
+    return "evaluation" if overlap.touches(row, answer.text) else None
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """An answer, the sum of its rewards where there are some, and why it is dropped, None where it is kept."""
+
+    row: Row
+    question: Conversation
+    answer: Judged
+    reward: float | None
+    dropped: str | None
+
+    def demonstration(self, provenance: dict[str, Any]) -> Row:
+        """The row that is trained on, and where it came from."""
+        known = {"verdict": self.answer.verdict, "reward": self.reward}
+        counts = {"tokens": self.answer.tokens, "prompt_tokens": self.answer.prompt_tokens}
+        provenance = provenance | {"prompt": self.question} | known | counts
+        return self.row | {"completion": [{"role": "assistant", "content": self.answer.text}], "provenance": provenance}
+
+
+def filtered(
+    rows: list[Row],
+    questions: list[Conversation],
+    pools: Pools,
+    rewards: list[list[float]] | None,
+    threshold: float,
+    overlap: EvaluationOverlap,
+) -> Iterator[Filtered]:
+    """Every answer, in the rows' order."""
     seen: set[tuple[str, str]] = set()
-    for row, question in zip(rows, questions, strict=True):
-        for answer in answers.of(question):
-            verdict = str(data.verify(answer.text, row))
-            mark = said(row["prompt"]), " ".join(answer.text.split())
-            why = None
-            if verdict != "correct":
-                why = verdict
-            elif not answer.finished:
-                why = "cut"
-            elif mark in seen:
-                why = "duplicate"
-            elif held.touches(row, answer.text):
-                why = "evaluation"
-            seen.add(mark)
-            yield row, question, answer, verdict, why
+    for i, (row, question, pool) in enumerate(zip(rows, questions, pools, strict=True)):
+        for j, answer in enumerate(pool):
+            reward = rewards[i][j] if rewards else None
+            key = all_text(row["prompt"]), " ".join(answer.text.split())
+            low = reward is not None and reward < threshold
+            yield Filtered(row, question, answer, reward, drop_reason(row, answer, low, key in seen, overlap))
+            seen.add(key)
 
 
-def synthesize(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
-    """Ask the teacher, keep what is proven right, and say what became of the rest."""
-    settings = config["method"]
-    rates = settings["price_per_million_tokens"]
-    source: Generator = instantiate(config["generator"], _convert_="object")
-    if getattr(data, "evaluation", None) is None:
-        raise ConfigError(f"data: {type(data).__name__} has no evaluation view; what must be kept out is not known")
-    held = Held(data.evaluation().to_list())
-    everything = evaluate.problems(data, settings, folder)
-    rows = [row for row in {said(row["prompt"]): row for row in everything}.values() if not held.touches(row)]
+def synthesize(job: Job, data: Data, folder: Path) -> evaluate.Metrics:
+    """Ask the teacher, keep what passes, and report what became of the rest."""
+    settings, rates = job.method, job.method.price_per_million_tokens
+    if not settings.reward:
+        data.judged("method=synthesize without a reward")
+    overlap = EvaluationOverlap(data.rows("evaluation").to_list())
+    view = evaluate.rows_of(data, settings, folder)
+    source: Generator = component.construct(plain(job.generator), "generator")
+    rewards = select.rewards(settings.reward, view, with_ids=source.needs_policy)
+    rows = [row for row in {all_text(row["prompt"]): row for row in view}.values() if not overlap.touches(row)]
     if not rows:
         raise ConfigError("data: every problem of the prompts view is in the evaluation view too; nothing can be asked")
-    questions = [asked_as(settings["teacher_prompt"], row) for row in rows]
-    who, drawing = teacher(config), {"seed": config["seed"], "max_completion_length": config["max_completion_length"]}
+    questions, who = [teacher_prompt(settings.teacher_prompt, row) for row in rows], teacher(job.generator)
     loaded = None
     if source.needs_policy:
-        loaded = policy.load(config)
-        policy.to_device(loaded[0], config)
-        who["policy"] = str(config["init"])
-    answers = Answers(folder / "answers.jsonl")
-    ask(source, questions, answers, settings, title=f"asking {who['generator']}", policy=loaded, **drawing)
-    lines, kept, dropped = [], [], Counter[str]()
-    for row, question, answer, verdict, why in judged(rows, questions, answers, data, held):
-        kept.append(why is None)
-        if why:
-            dropped[why] += 1
-            continue
-        provenance = {
-            "teacher": who, "prompt": question, "sampling": {"temperature": settings["temperature"], **drawing},
-            "verdict": verdict, "tokens": answer.tokens, "prompt_tokens": answer.prompt_tokens,
-            "price": price(answer, rates),
-        }  # fmt: skip
-        completion = [{"role": "assistant", "content": answer.text}]
-        lines.append(row | {"completion": completion, "provenance": provenance})
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    run_folder.write_text(folder / "demonstrations.jsonl", text)
-    if not kept:
+        loaded = policy.load(job)
+        policy.to_device(loaded[0], job)
+        who["policy"] = job.init
+    answers, drawn = Answers(folder / "answers.jsonl"), evaluate.sampling(job, settings)
+    ask(source, questions, answers, drawn, f"asking {who['generator']}", loaded)
+    pools = [judged(data.verifier, row, answers.of(question)) for row, question in zip(rows, questions, strict=True)]
+    totals = select.weighted(rewards, rows, pools, loaded[1] if loaded else None) if rewards else None
+    found = list(filtered(rows, questions, pools, totals, settings.threshold, overlap))
+    if not found:
         raise RuntimeError("the teacher gave no answer at all")
-    paid = [answer for found in answers.by_prompt.values() for answer in found]
+    lines = [
+        one.demonstration({"teacher": who, "sampling": vars(drawn), "price": price(one.answer, rates)})
+        for one in found
+        if one.dropped is None
+    ]
+    run_folder.write_jsonl(folder / "demonstrations.jsonl", lines)
+    solved = {all_text(line["prompt"]) for line in lines}
+    paid = [answer for some in answers.by_prompt.values() for answer in some]
     prices = [price(answer, rates) for answer in paid]
+    kept = [one.dropped is None for one in found]
     return {
         "teacher": who,
-        "problems": {"view": len(everything), "asked": len(rows), "held_out_or_repeated": len(everything) - len(rows)},
-        "answers": {"asked": len(kept), "kept": sum(kept), "dropped": dict(dropped)},
-        "solved": interval.share([bool(any_kept) for any_kept in _by_problem(lines, rows)]) | {"n": len(rows)},
+        "problems": {"view": len(view), "asked": len(rows), "held_out_or_repeated": len(view) - len(rows)},
+        "answers": {"asked": len(kept), "kept": sum(kept), "dropped": Counter(o.dropped for o in found if o.dropped)},
+        "solved": {"n": len(rows), **vars(interval.share([all_text(row["prompt"]) in solved for row in rows]))},
         "tokens": {"prompt": sum(a.prompt_tokens for a in paid), "completion": sum(a.tokens for a in paid)},
         "price": None if None in prices else sum(p for p in prices if p is not None),
-        "headline": {"name": "kept", "n": len(kept), **interval.share(kept)},
+        "headline": evaluate.headline({"n": len(kept), "kept": interval.share(kept)}, "kept"),
     }
-
-
-def _by_problem(lines: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[bool]:
-    """Whether each problem has a demonstration now."""
-    found = {said(line["prompt"]) for line in lines}
-    return [said(row["prompt"]) in found for row in rows]

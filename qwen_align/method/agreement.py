@@ -6,14 +6,13 @@ first answer, floats, a number used twice); the listed answers tell which. Left 
 
 from collections.abc import Iterator, Sequence
 from math import isclose
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from qwen_align.errors import ConfigError
 from qwen_align.generator.recorded import SCORES, Problem
+from qwen_align.method.judge import Pools
 from qwen_align.metric import interval
-from qwen_align.verifier.verdict import Verdict
+from qwen_align.verifier import Verdict, Verifier
 
 _LISTED = 20  # differences
 _SHOWN = 160  # characters of an answer
@@ -25,58 +24,42 @@ def verdict_of(score: float) -> Verdict | None:
     return next((verdict for verdict, value in SCORES.items() if isclose(score, value, abs_tol=1e-6)), None)
 
 
-def check_columns(path: Path, problems: Sequence[Problem], data: Any) -> None:
-    """Raise ConfigError for the first line that lacks what the data's verifier reads."""
-    for problem in problems:
-        try:
-            data.verify(problem.pool[0].text, problem.row)
-        except KeyError as error:
-            name = str(error.args[0])
-            why = problem.unusable.get(name, f"there are {', '.join(problem.row) or 'no other columns'}")
-            raise ConfigError(
-                f"generator.path={path}: {problem.where} has no usable {name}, which the verifier of "
-                f"{type(data).__name__} reads ({why})"
-            ) from error
-
-
-def _last_answer(text: str, data: Any) -> str:
+def _last_answer(text: str, verifier: Verifier) -> str:
     """What a completion answers, as it is written; the end of one without a marked answer."""
-    answers = getattr(data, "answers", None)
-    marked = answers(text) if answers else []
+    marked = verifier.answers(text) if verifier.answers else []
     return " ".join((marked[-1] if marked else f"... {text[-_SHOWN:]}").split())[:_SHOWN]
 
 
-def compared(problems: Sequence[Problem], verdicts: Sequence[Sequence[str]], data: Any) -> dict[str, Any]:
+def compared(problems: Sequence[Problem], pools: Pools, verifier: Verifier) -> dict[str, Any]:
     """The file's scores beside our verdicts: means with intervals, how many differ, and the first that do.
 
     They differ in correctness where one of the two says 1, in form where both say wrong and only one well-formed; in a file
     without any 0.1 a 0 is only wrong, and forms are not compared.
     """
     if problems[0].scores is None:
-        return {"completions": sum(len(problem.pool) for problem in problems), "scored": 0}
+        return {"completions": sum(map(len, pools)), "scored": 0}
     scores = [problem.scores or [] for problem in problems]
     read = [[verdict_of(score) for score in row] for row in scores]
-    formed = any(verdict == Verdict.WELLFORMED_WRONG for row in read for verdict in row)
+    formed = any(verdict is Verdict.WELLFORMED_WRONG for row in read for verdict in row)
     differing: dict[str, list[dict[str, Any]]] = {"correctness": [], "form": []}
-    for number, (problem, row, theirs, ours) in enumerate(zip(problems, scores, read, verdicts, strict=True)):
-        for sample, (score, said, verdict) in enumerate(zip(row, theirs, ours, strict=True)):
-            agreed = (said == Verdict.CORRECT) == (verdict == Verdict.CORRECT)
-            kind = "form" if agreed else "correctness"
-            if said != verdict and (kind == "correctness" or (formed and said is not None)):
-                told = {"problem": number, "where": problem.where, "sample": sample, "recorded": score}
-                answer = _last_answer(problem.pool[sample].text, data)
-                differing[kind].append(told | {"ours": str(verdict), "answer": answer})
-    correct = [[verdict == Verdict.CORRECT for verdict in row] for row in read]
+    for number, (problem, row, theirs, ours) in enumerate(zip(problems, scores, read, pools, strict=True)):
+        for sample, (score, recorded, own) in enumerate(zip(row, theirs, ours, strict=True)):
+            kind = "form" if (recorded is Verdict.CORRECT) == own.correct else "correctness"
+            if recorded != own.verdict and (kind == "correctness" or (formed and recorded is not None)):
+                where = {"problem": number, "where": problem.where, "sample": sample, "recorded": score}
+                differing[kind].append(where | {"ours": own.verdict, "answer": _last_answer(own.text, verifier)})
+    correct = [[verdict is Verdict.CORRECT for verdict in row] for row in read]
     found: dict[str, Any] = {
-        "completions": sum(map(len, scores)), "scored": sum(map(len, scores)),
+        "completions": sum(map(len, scores)),
+        "scored": sum(map(len, scores)),
         "mean_score": interval.mean([fmean(row) for row in scores]),
         "scored_1": interval.mean([fmean(row) for row in correct], shares=True),
         "differ_in_correctness": len(differing["correctness"]),
         "other_scores": sum(verdict is None for row in read for verdict in row),
         "first_differences": [*differing["correctness"], *differing["form"]][:_LISTED],
-    }  # fmt: skip
+    }
     if formed:
-        here = [fmean([SCORES[Verdict(verdict)] for verdict in row]) for row in verdicts]
+        here = [fmean([SCORES[c.verdict] for c in pool if c.verdict]) for pool in pools]
         found |= {"differ_in_form": len(differing["form"]), "mean_score_here": interval.mean(here)}
     return found
 
@@ -86,8 +69,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     if not found["scored"]:
         yield "the file holds no scores, so nothing is compared"
         return
-    said = f"the file's own scores: mean {found['mean_score']['mean']:.4f}, {found['scored_1']['mean']:.4f} of them 1"
-    yield said + (f"; here the mean is {found['mean_score_here']['mean']:.4f}" if "mean_score_here" in found else "")
+    here = f"; here the mean is {found['mean_score_here'].mean:.4f}" if "mean_score_here" in found else ""
+    yield f"the file's own scores: mean {found['mean_score'].mean:.4f}, {found['scored_1'].mean:.4f} of them 1{here}"
     if found["other_scores"]:
         yield f"{found['other_scores']} scores are none of 1, 0.1, 0; they are taken as not correct"
     form = f", {found['differ_in_form']} more in form" if "differ_in_form" in found else ""
