@@ -15,6 +15,7 @@ from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
@@ -65,11 +66,20 @@ def _complete(job: DictConfig, choices: dict[str, str], given: list[str]) -> Com
 
 def _compose(given: list[str]) -> Composed:
     """What Hydra makes of overrides as they are typed."""
-    job = compose("config", [overrides.checked(text) for text in overrides.expanded(given)], return_hydra_config=True)
+    checked = [overrides.checked(text) for text in overrides.expanded(given)]
+    _store_targets(checked)
+    job = compose("config", checked, return_hydra_config=True)
     runtime = job.hydra
     with open_dict(job):
         del job["hydra"]
     return _complete(job, *_choices_and_overrides(runtime))
+
+
+def _store_targets(given: list[str]) -> None:
+    """Make options of the rewards that are named by a target, so that Hydra composes and sweeps them like any other."""
+    for option in overrides.targets(given):
+        group, _, name = f"reward/{option}".replace("//", "/").rpartition("/")
+        ConfigStore.instance().store(name, groups.read("reward", option), group)
 
 
 def _choices_and_overrides(runtime: Any) -> tuple[dict[str, str], list[str]]:
@@ -156,6 +166,7 @@ def _compose_and_run(given: list[str]) -> None:
 
 
 def _under_hydra(given: list[str], job: Callable[[DictConfig], float | None]) -> None:
+    _store_targets(given)
     sys.argv = ["python -m qwen_align", *given]
     hydra.main(config_path=str(groups.CONF), config_name="config", version_base="1.3")(job)()
 

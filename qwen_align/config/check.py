@@ -1,15 +1,12 @@
-"""Every mistake in a composed config that can be found without loading weights: keys, types, ranges, views, batches."""
+"""Every mistake in a composed config that can be found without loading weights: keys, types, components, views, rules."""
 
-import importlib
-import math
+from collections.abc import Mapping
 from typing import Any
 
-from qwen_align import generator
-from qwen_align.config import groups, schema
+from qwen_align import data, generator, reward
+from qwen_align.config import component, groups, overrides, rules, schema
+from qwen_align.config.job import Job, plain
 from qwen_align.errors import ConfigError, nearest
-from qwen_align.generator import vllm
-from qwen_align.method import select
-from qwen_align.stage.plan import reward_nodes
 
 _REFUSED = {  # TRL fields that have one home outside args
     "output_dir": "runs_dir", "resume_from_checkpoint": "nothing: runs resume by themselves", "report_to": "tracking",
@@ -34,9 +31,9 @@ def composed(config: dict[str, Any], choices: dict[str, str]) -> None:
     declared = dict(groups.flatten({k: v for k, v in top.items() if k != "stages"}))
     for group in groups.names():
         if choices.get(group) and group != "experiment":
-            declared |= {group: {"_target_": ""}} | dict(
-                groups.flatten(groups.read(group, choices[group]), f"{group}.")
-            )
+            node = groups.read(group, choices[group])
+            is_free = groups.is_target(group, choices[group])  # a user's function knows its settings
+            declared |= {group: {} if is_free else node} | dict(groups.flatten(node, f"{group}."))
     for key, option in choices.items():  # one of several rewards: reward@reward.NAME
         group, _, package = key.partition("@")
         if package:
@@ -54,17 +51,18 @@ def _compare(config: dict[str, Any], declared: dict[str, Any], shown: str = "met
     args = {"method.args": declared.get("method.args._target_"), "adapter": declared.get("adapter._target_")}
     for key, value in groups.flatten(config):
         parent, _, name = key.rpartition(".")
-        said = f"{shown}{key.removeprefix('method')}={value}" if key.startswith("method") else f"{key}={value}"
+        shown_as = f"{shown}{key.removeprefix('method')}={value}" if key.startswith("method") else f"{key}={value}"
         fields = schema.fields(args.get(parent) or "")
         if name in fields:
             if parent == "method.args" and name in _REFUSED and value is not None:
-                raise ConfigError(f"{said}: set {_REFUSED[name]} instead")
+                raise ConfigError(f"{shown_as}: set {_REFUSED[name]} instead")
             if not _is_interpolation(value) and (wrong := schema.problem(name, value, fields[name])):
-                raise ConfigError(f"{said}: {wrong}")
+                raise ConfigError(f"{shown_as}: {wrong}")
         elif key in declared:
-            _same_type(key, said, value, declared[key])
+            _same_type(key, shown_as, value, declared[key])
         elif not (isinstance(value, dict) and value) and not _inside_free_form(key, declared, args):
-            raise ConfigError(f"{said}: {_unknown(parent, name, fields) or 'no such key' + nearest(key, declared)}")
+            reason = f"no such key{overrides.owners(key) or nearest(key, declared)}"
+            raise ConfigError(f"{shown_as}: {_unknown(parent, name, fields) or reason}")
 
 
 def _unknown(parent: str, name: str, fields: dict[str, Any]) -> str:
@@ -92,14 +90,14 @@ def _inside_free_form(key: str, declared: dict[str, Any], args: dict[str, str | 
     return False
 
 
-def _same_type(key: str, said: str, value: Any, default: Any) -> None:
+def _same_type(key: str, shown_as: str, value: Any, default: Any) -> None:
     name = key.rpartition(".")[2]
     if name in _AT_LEAST and isinstance(value, int) and value < _AT_LEAST[name]:
-        raise ConfigError(f"{said}: expected a whole number from {_AT_LEAST[name]} on")
+        raise ConfigError(f"{shown_as}: expected a whole number from {_AT_LEAST[name]} on")
     if name == "temperature" and isinstance(value, (int, float)) and value <= 0:
-        raise ConfigError(f"{said}: expected a number above 0; the greedy completion is measured anyway")
+        raise ConfigError(f"{shown_as}: expected a number above 0; the greedy completion is measured anyway")
     if name == "top_p" and isinstance(value, (int, float)) and not 0 < value <= 1:
-        raise ConfigError(f"{said}: expected a number above 0 and at most 1, which draws from all tokens")
+        raise ConfigError(f"{shown_as}: expected a number above 0 and at most 1, which draws from all tokens")
     if default is None or value is None or _is_interpolation(default) or _is_interpolation(value):
         return
     kind = {
@@ -114,153 +112,39 @@ def _same_type(key: str, said: str, value: Any, default: Any) -> None:
     if isinstance(default, float):
         fits = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not fits:
-        raise ConfigError(f"{said}: expected {kind[type(default)]}, for example {default}")
+        raise ConfigError(f"{shown_as}: expected {kind[type(default)]}, for example {default}")
 
 
-def batch(method: dict[str, Any], processes: int) -> tuple[int, int]:
-    """(per_device_train_batch_size, gradient_accumulation_steps) that make the method's batch, whatever the process count.
-
-    The first is the largest that comes out even and is at most what the config says: what a device holds at once.
+def stage(job: Job, choices: Mapping[str, str]) -> None:
+    """Check what one stage of a plan needs: components, the view of the data, and the rules that its method names.
 
     Raises:
-        ConfigError: the equation that does not come out even.
+        ConfigError: the first thing that would end the stage later.
     """
-    args = method["args"]
-    if "prompts_per_step" in method:
-        total, key = method["prompts_per_step"] * args["num_generations"], "method.prompts_per_step x num_generations"
-    else:
-        total, key = method["batch_size"], "method.batch_size"
-    if total < 1:
-        raise ConfigError(f"{key}={total}: expected a whole number from 1 on")
-    share = max(total // processes, 1)
-    most, accumulation = min(args["per_device_train_batch_size"], share), args.get("gradient_accumulation_steps")
-    per_device = most if accumulation else max(n for n in range(1, most + 1) if share % n == 0)
-    accumulation = accumulation or share // per_device
-    if per_device * processes * accumulation != total:
-        raise ConfigError(
-            f"{key} = {total}, but per_device_train_batch_size x processes x gradient_accumulation_steps = {per_device} x "
-            f"{processes} x {accumulation} = {per_device * processes * accumulation}; both must be equal"
-        )
-    return per_device, accumulation
+    verifier = component.verifier(job.data.get("verifier"))
+    for key, node in (("hardware", job.processes), ("tracking", job.tracking)):
+        if schema.is_light(node["_target_"]):
+            component.construct(plain(node), key)
+    if rewards := job.reward if job.name == "reward" else job.method.get("reward"):
+        reward.check(plain(rewards))
+    generator.check(plain(job.generator), job.name, choices["generator"], job.init, verifier)
+    _view(job, choices)
+    for name in job.method.get("checks", []):
+        rules.load(name)(rules.Planned(job, choices, verifier))
 
 
-def construct(node: dict[str, Any]) -> Any:
-    """Build a component whose constructor only checks its settings, to hear its complaint before anything is started."""
-    module, _, name = node["_target_"].rpartition(".")
-    return getattr(importlib.import_module(module), name)(**{k: v for k, v in node.items() if k != "_target_"})
-
-
-def stage(config: dict[str, Any], choices: dict[str, str], method: str) -> None:
-    """Check what one stage of a plan needs: the view of the data, the batch, a save step that a resume can be exact from."""
-    settings, data = config["method"], config["data"]
-    source = None if "args" in settings else config["generator"]
-    rewards = reward_nodes(config["reward"] if method == "reward" else settings.get("reward"))
-    for node in (config["hardware"], config["tracking"], source, *rewards.values()):
-        if node and "_target_" in node and schema.is_light(node["_target_"]):
-            construct(node)
-    generator.check(config["generator"], method, choices["generator"], config["init"])
-    light = schema.is_light(data["_target_"])
-    built: Any = construct(data) if light else None
-    views = schema.methods_of(data["_target_"])
-    if hasattr(built, "views"):
-        views = frozenset(built.views())  # a data set that depends on its files
-    if (views or light) and settings["view"] not in views and not generator.brings_problems(config["generator"]):
-        targets = {option: groups.read("data", option)["_target_"] for option in groups.options("data")}
-        having = [option for option, target in targets.items() if settings["view"] in schema.methods_of(target)]
-        keys = {f"{settings['view']}_path": "FILE", f"{settings['view']}_name": "HUB_NAME"}
-        own = next((f"set data.{key}={what}; " for key, what in keys.items() if key in data), "")
-        raise ConfigError(
-            f"data={choices['data']}: has no {settings['view']} view, which method={method} needs; "
-            f"{own}data sets that have it: {', '.join(having) or 'none'}"
-        )
-    if light and method in ("evaluate", "best_of_n", "synthesize") and getattr(built, "verify", None) is None:
-        raise ConfigError(
-            f"data={choices['data']}: has no verifier, which method={method} needs; expected one with exact answers such as "
-            "countdown or constraints, or method=compare, where a reward model can judge"
-        )
-    if method == "best_of_n":
-        select.check(settings)
-        if light and settings["select"] == "majority" and not getattr(built, "answer", None):
-            raise ConfigError(
-                f"method.select=majority: data={choices['data']} gives no answer to vote on; expected verifier or reward"
-            )
-    if "policies" in settings and len(settings["policies"]) < 2:
-        raise ConfigError(
-            'method.policies: expected at least two, for example {sft: ["method=sft"], rloo: ["method=rloo"]}'
-        )
-    if method == "rloo":
-        reference(config, choices)
-        whole_distribution(settings["args"])
-        vllm.check_rollouts(settings["args"])
-    if method == "dpo":
-        pairs(settings["args"], config["hardware"]["processes"])
-    if "args" in settings:
-        _batches(settings, config["hardware"]["processes"])
-        if method != "reward":
-            construct(config["hardware"]).check_compiler()
-
-
-def _batches(settings: dict[str, Any], processes: int) -> None:
-    _, accumulation = batch(settings, processes)
-    args = settings["args"]
-    if "num_generations" not in args:
+def _view(job: Job, choices: Mapping[str, str]) -> None:
+    """Raise ConfigError for a view that the data lacks, with the data sets that have it."""
+    view, target = job.method.view, job.data["_target_"]
+    light = schema.is_light(target)
+    views = data.load(plain(job.data)).views if light else schema.methods_of(target)
+    if view in views or not (views or light) or generator.brings_problems(plain(job.generator)):
         return
-    if args.get("generation_batch_size"):
-        raise ConfigError(
-            "method.args.generation_batch_size: set method.prompts_per_step and args.num_generations instead"
-        )
-    window = (args.get("steps_per_generation") or accumulation) * args.get("num_iterations", 1)
-    every = window // math.gcd(window, accumulation)
-    if args["save_steps"] % every:
-        raise ConfigError(
-            f"method.args.save_steps={args['save_steps']}: a run can only resume exactly where a generation batch ends, "
-            f"every {every} steps; expected a multiple of it"
-        )
-
-
-def reference(config: dict[str, Any], choices: dict[str, str]) -> None:
-    """Raise ConfigError for a KL term whose reference TRL could not load: it reads it from where the policy came from."""
-    beta = config["method"]["args"]["beta"]
-    if beta and config["init"] == "base" and choices["adapter"] == "none" and "name" not in config["model"]:
-        raise ConfigError(
-            f"method.args.beta={beta}: the KL term's reference is read from disk, and init=base of model={choices['model']} "
-            "is random weights; expected init=sft or beta=0"
-        )
-
-
-def whole_distribution(args: dict[str, Any]) -> None:
-    """Raise ConfigError for truncated sampling in generation_kwargs; as TRL's own fields it is refused with their types."""
-    for name, value in (args.get("generation_kwargs") or {}).items():
-        if name in ("top_p", "top_k", "min_p"):
-            wrong = schema.problem(name, value, schema.fields(args["_target_"])[name])
-            if wrong:
-                raise ConfigError(f"method.args.generation_kwargs.{name}={value}: {wrong}")
-
-
-def pairs(args: dict[str, Any], processes: int) -> None:
-    """Raise ConfigError for settings of DPO that TRL would only notice at its first step, or not at all."""
-    chosen, known = args["loss_type"], schema.losses()
-    for name in [chosen] if isinstance(chosen, str) else chosen:
-        if name not in known:
-            raise ConfigError(
-                f"method.args.loss_type={name}: expected one or more of {', '.join(known)}{nearest(str(name), known)}"
-            )
-    if not args["beta"] > 0:
-        raise ConfigError(
-            f"method.args.beta={args['beta']}: expected a number above 0, or no pair would change anything"
-        )
-    if args.get("truncation_mode", "keep_start") != "keep_start":
-        raise ConfigError(
-            f"method.args.truncation_mode={args['truncation_mode']}: long pairs are cut at their end; expected keep_start"
-        )
-    if args.get("precompute_ref_log_probs") and processes > 1:
-        raise ConfigError(
-            f"method.args.precompute_ref_log_probs=true: TRL does that in one process, and hardware.processes={processes}; "
-            "expected false"
-        )
-    smoothing = args.get("label_smoothing", 0.0)
-    if "robust" in chosen and not 0 <= smoothing < 0.5:
-        raise ConfigError(
-            f"method.args.label_smoothing={smoothing}: the share of wrong labels for loss_type=robust; expected at least 0 and "
-            "less than 0.5"
-        )
+    targets = {option: groups.read("data", option)["_target_"] for option in groups.options("data")}
+    having = [option for option, other in targets.items() if view in schema.methods_of(other)]
+    keys = {f"{view}_path": "FILE", f"{view}_name": "HUB_NAME"}
+    own = next((f"set data.{key}={what}; " for key, what in keys.items() if key in job.data), "")
+    raise ConfigError(
+        f"data={choices['data']}: has no {view} view, which method={job.name} needs; {own}data sets that have it: "
+        f"{', '.join(having) or 'none'}"
+    )

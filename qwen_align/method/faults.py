@@ -1,7 +1,7 @@
-"""What ends a training run that did nothing wrong in its settings: a loss that is no number, and a disk that is full.
+"""What ends a training run whose settings are right: a loss that is no number, and a disk that is full.
 
 Both keep the last good checkpoint, and say so. transformers goes on with NaN weights and its log hides them, and a full disk is
-told in as many ways as there are file formats. Left out: leaving a bad step out of the training; the same step comes again.
+reported in as many ways as there are file formats. Left out: leaving a bad step out of the training; the same step comes again.
 """
 
 import errno
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from qwen_align.compat.transformers import on_gradient_norm
 from qwen_align.stage import run_folder
 
 BAD_STEPS = 3  # in a row, after which a loss that is not finite ends a run: by then its weights aren't either
@@ -29,10 +30,10 @@ def on_any(here: bool, args: TrainingArguments) -> bool:
     return bool(flag.item())
 
 
-class Finite(TrainerCallback):
+class FiniteLoss(TrainerCallback):
     """Ends a run whose loss or gradient is not finite, and saves nothing meanwhile: a checkpoint would push out a good one.
 
-    The trainer's log has the mean of the losses that were finite, so it is the step itself that is listened to.
+    The trainer's log has the mean of the losses that were finite, so each step's own loss is looked at.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -40,25 +41,18 @@ class Finite(TrainerCallback):
         self.here = False
         inner = trainer.training_step
 
-        def listened(*args: Any, **kwargs: Any) -> torch.Tensor:
+        def watched(*args: Any, **kwargs: Any) -> torch.Tensor:
             loss: torch.Tensor = inner(*args, **kwargs)
             self.here = self.here or not bool(torch.isfinite(loss).all())
             return loss
 
-        trainer.training_step = listened  # type: ignore[method-assign]
-        if not trainer.args.fp16:  # its scaler meets infinite gradients as a rule, and leaves those steps out
-            self._listen_to_gradients(trainer)
+        trainer.training_step = watched  # type: ignore[method-assign]
+        if not trainer.args.fp16:  # loss scaling meets infinite gradients as a rule, and leaves those steps out
+            on_gradient_norm(trainer, self._see_norm)
 
-    def _listen_to_gradients(self, trainer: Trainer) -> None:
+    def _see_norm(self, norm: float | None) -> None:
         """A gradient can be NaN where the loss is not: the weights are from then on, and the step would be saved."""
-        inner = trainer._get_grad_norm
-
-        def listened(*args: Any, **kwargs: Any) -> Any:
-            norm = inner(*args, **kwargs)
-            self.here = self.here or (norm is not None and not math.isfinite(norm))
-            return norm
-
-        trainer._get_grad_norm = listened  # type: ignore[method-assign]
+        self.here = self.here or (norm is not None and not math.isfinite(norm))
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save nothing here either."""
@@ -90,7 +84,7 @@ def _kept(folder: Path) -> str:
 
 
 def _is_full(folder: Path) -> bool:
-    """Whether a megabyte more can not be written; torch and safetensors say so in words of their own, if at all."""
+    """Whether a megabyte more can not be written; torch and safetensors have messages of their own, if any."""
     probe = folder / ".room"
     try:
         probe.write_bytes(bytes(2**20))
@@ -103,7 +97,7 @@ def _is_full(folder: Path) -> bool:
 
 
 @contextmanager
-def explained(folder: Path, finite: Finite) -> Iterator[None]:
+def explained(folder: Path, finite: FiniteLoss) -> Iterator[None]:
     """Say what really went wrong: weights that are no numbers, or a full disk, whose torn checkpoint makes room for run.json.
 
     Raises:

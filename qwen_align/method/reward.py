@@ -9,7 +9,8 @@ Beside TRL's own center_rewards_coefficient (arXiv 2312.09244): label smoothing 
 margin column (arXiv 2307.09288, section 3.2.2), and centring after training. Left out: ties, decoders as reward models.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -17,17 +18,20 @@ from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from hydra.utils import instantiate
+from omegaconf import DictConfig
 from peft import LoraConfig, PeftModel, TaskType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RewardTrainer
 
+from qwen_align import reward
+from qwen_align.config.job import Job, plain
+from qwen_align.data import Data
 from qwen_align.errors import ConfigError
 from qwen_align.method import pairs
-from qwen_align.method.fit import arguments, fit, free_memory
+from qwen_align.method.fit import adapter, arguments, fit, free_memory
 from qwen_align.metric import interval
+from qwen_align.reward import Reward, text_of
 from qwen_align.reward import model as reward_model
-from qwen_align.reward import text_of
 from qwen_align.reward.encode import flatten
 from qwen_align.reward.model import RewardModel
 from qwen_align.reward.network import fresh, pair_encoder, saved_tokenizer
@@ -58,18 +62,18 @@ class BradleyTerryTrainer(RewardTrainer):
         return (loss, outputs) if return_outputs else loss
 
 
-def adapter_for(adapter: LoraConfig | None, network: PreTrainedModel) -> LoraConfig | None:
+def adapter_for(peft: LoraConfig | None, network: PreTrainedModel) -> LoraConfig | None:
     """The adapter for a network with a score: the layers after the encoder start at random, so they are trained whole."""
-    if adapter is None:
+    if peft is None:
         return None
     heads = [name for name, child in network.named_children() if name != network.base_model_prefix]
     trained = [name for name in heads if any(True for _ in network.get_submodule(name).parameters())]
-    adapter.task_type = TaskType.SEQ_CLS
-    adapter.modules_to_save = sorted({*(adapter.modules_to_save or []), *trained})
-    if adapter.target_modules == "all-linear":
+    peft.task_type = TaskType.SEQ_CLS
+    peft.modules_to_save = sorted({*(peft.modules_to_save or []), *trained})
+    if peft.target_modules == "all-linear":
         layers = [n for n, m in network.base_model.named_modules() if isinstance(m, torch.nn.Linear)]
-        adapter.target_modules = sorted({f"{network.base_model_prefix}.{name}" for name in layers})
-    return adapter
+        peft.target_modules = sorted({f"{network.base_model_prefix}.{name}" for name in layers})
+    return peft
 
 
 def save(
@@ -96,56 +100,62 @@ def save(
         )
 
 
-def build(node: dict[str, Any]) -> RewardModel:
+def build(node: Mapping[str, Any]) -> Reward:
     """The reward model that is to be trained.
 
     Raises:
         ConfigError: a reward that isn't one, or is trained already.
     """
-    model = instantiate(node, _convert_="object") if "_target_" in node else None
-    if not isinstance(model, RewardModel):
+    one, *others = reward.build(node)
+    model = one.function
+    if others or not isinstance(model, RewardModel):
         raise ConfigError(
             "reward: method=reward trains one reward model; expected reward=deberta, distilbert or minilm"
         )
     if model.base is None or model.folder is not None:
         raise ConfigError(
-            f"reward.folder={model.folder}: {model.name} is trained already; expected reward.folder=null and a reward.base"
+            f"reward.folder={model.folder}: {one.name} is trained already; expected reward.folder=null and a reward.base"
         )
-    return model
+    return one
 
 
-def check_args(method: dict[str, Any]) -> None:
+def check_args(method: DictConfig) -> None:
     """Raise ConfigError for settings that would quietly do something else."""
     for name, home in _ELSEWHERE.items():
-        if method["args"].get(name) is not None:
-            raise ConfigError(f"method.args.{name}={method['args'][name]}: set {home} instead")
-    if not 0 <= method["label_smoothing"] < 0.5:
+        if method.args.get(name) is not None:
+            raise ConfigError(f"method.args.{name}={method.args[name]}: set {home} instead")
+    if not 0 <= method.label_smoothing < 0.5:
         raise ConfigError(
-            f"method.label_smoothing={method['label_smoothing']}: expected the share of wrong labels, 0 to 0.5"
+            f"method.label_smoothing={method.label_smoothing}: expected the share of wrong labels, 0 to 0.5"
         )
 
 
-def trainer_of(config: dict[str, Any], folder: Path, model: RewardModel, rows: tuple[Dataset, Dataset]) -> Any:
-    """The trainer on (training pairs, held-out pairs), and what encoding said about each."""
-    method = config["method"]
+def trainer_of(job: Job, folder: Path, model: RewardModel, rows: tuple[Dataset, Dataset]) -> Any:
+    """The trainer on (training pairs, held-out pairs), and what encoding found in each."""
+    method = job.method
     texts = (
         text for row in rows[0] for text in (flatten(row["prompt"]), text_of(row["chosen"]), text_of(row["rejected"]))
     )
     network, tokenizer = fresh(model.base or "", model.architecture, model.revision, texts)
     encoder = pair_encoder(network, tokenizer, model.architecture, model.max_length)
-    train_rows, train_counts = pairs.tokenise(rows[0], encoder, method["margin"], "training")
-    held_rows, held_counts = pairs.tokenise(rows[1], encoder, method["margin"], "held-out")
+    train_rows, train_counts = pairs.tokenise(rows[0], encoder, method.margin, "training")
+    held_rows, held_counts = pairs.tokenise(rows[1], encoder, method.margin, "held-out")
     trainer = BradleyTerryTrainer(
         model=network,
-        args=arguments(config, folder, max_length=None, remove_unused_columns=False),
+        args=arguments(job, folder, max_length=None, remove_unused_columns=False),
         train_dataset=train_rows,
         eval_dataset=held_rows,
         processing_class=tokenizer,
         data_collator=partial(pairs.collate, encoder),
-        peft_config=adapter_for(instantiate(config["adapter"], _convert_="object"), network),
+        peft_config=adapter_for(adapter(job), network),
     )
-    trainer.label_smoothing = method["label_smoothing"]
+    trainer.label_smoothing = method.label_smoothing
     return trainer, {"training": train_counts, "held_out": held_counts}
+
+
+def loaded(model: RewardModel, folder: Path) -> RewardModel:
+    """What was saved, as anybody else will load it, where and how the config says."""
+    return RewardModel.from_run(folder, device=model.device, dtype=model.dtype, batch_tokens=model.batch_tokens)
 
 
 def centred(model: RewardModel, rows: Dataset, folder: Path) -> RewardModel:
@@ -153,11 +163,11 @@ def centred(model: RewardModel, rows: Dataset, folder: Path) -> RewardModel:
     some = rows.select(range(min(_CENTRED_ON, len(rows))))
     values = [v for side in ("chosen", "rejected") for v in _scored(model, some, side)]
     reward_model.save(model, folder / "model", fmean(values))
-    return RewardModel.from_run(folder, device=model.device, dtype=model.dtype, batch_tokens=model.batch_tokens)
+    return loaded(model, folder)
 
 
 def _scored(model: RewardModel, rows: Dataset, side: str) -> list[float]:
-    values = model.score(rows["prompt"], [text_of(answer) for answer in rows[side]])
+    values = Reward(side, model).score(rows["prompt"][:], [text_of(answer) for answer in rows[side]], {})
     return [cast(float, value) for value in values]
 
 
@@ -178,21 +188,21 @@ def measure(model: RewardModel, rows: Dataset) -> dict[str, Any]:
     }
 
 
-def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
+def train(job: Job, data: Data, folder: Path) -> dict[str, Any]:
     """Train the configured reward model on the preferences view, then measure what was saved on held-out pairs."""
-    method, model = config["method"], build(config["reward"])
+    method, model = job.method, cast(RewardModel, build(plain(job.reward)).function)
     check_args(method)
-    rows = data.preferences()
+    rows = data.rows("preferences")
     run_folder.record_view(folder, "preferences", rows)
-    parts = pairs.split(rows, method["held_out"])
-    trainer, counts = trainer_of(config, folder, model, parts)
+    parts = pairs.split(rows, method.held_out)
+    trainer, counts = trainer_of(job, folder, model, parts)
     keep: Callable[..., None] = partial(save, model)
     probes = [row["prompt"] + row["chosen"] for row in rows.select(range(min(32, len(rows))))]
     metrics = fit(trainer, folder, probes, keep)
     del trainer  # and its optimizer: what is measured is loaded beside it otherwise
     free_memory()
-    trained = RewardModel.from_run(folder, device=model.device, dtype=model.dtype, batch_tokens=model.batch_tokens)
-    if method["center_scores"]:
+    trained = loaded(model, folder)
+    if method.center_scores:
         trained = centred(trained, parts[0], folder)
     measured = measure(trained, parts[1]) | {"truncated": counts["held_out"]["truncated"]}
     if measured["spread"] < _COLLAPSED:
@@ -202,5 +212,6 @@ def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
         )
         print(f"warning: {text}", flush=True)
         metrics["warnings"] = [{"step": metrics["steps"], "kind": "collapsed", "text": text}]
-    named = {"name": "pair_accuracy", "n": measured["n"], **measured["pair_accuracy"]}
+    found = measured["pair_accuracy"]
+    named = {"name": "pair_accuracy", "policy": None, "n": measured["n"], **asdict(found)}
     return {"train": metrics | {"pairs": counts["training"]}, "pairs": measured, "headline": named}

@@ -15,54 +15,13 @@ Left out: a correction by importance sampling.
 
 import gc
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
-from types import ModuleType
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import set_seed
-from trl import RLOOConfig
-
-from qwen_align.method.health import Line, recent
-
-WEIGHT = 1.2  # by which factor a completion's importance weight is off
 
 Logprobs = Sequence[Sequence[Sequence[float | None]]]  # (completions, tokens, 1), as vLLM gives them
-
-
-@contextmanager
-def _replaced(module: ModuleType, **by: Any) -> Iterator[None]:
-    before = {name: getattr(module, name) for name in by}
-    vars(module).update(by)
-    try:
-        yield
-    finally:
-        vars(module).update(before)
-
-
-def _unpacked(layer: Any, remove_weight: bool) -> None:
-    layer.cpu_linear = torch.nn.functional.linear
-
-
-@contextmanager
-def engine_like_trainer(args: RLOOConfig) -> Iterator[None]:
-    """An engine that a trainer starts meanwhile computes in the trainer's precision; on a CPU it compiles and packs nothing."""
-    if not args.use_vllm or args.vllm_mode != "colocate":
-        yield
-        return
-    from trl.generation import vllm_generation
-    from vllm.model_executor.layers import utils
-    from vllm.platforms import current_platform
-
-    dtype = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
-    engine = partial(vllm_generation.LLM, dtype=dtype, enforce_eager=current_platform.is_cpu())
-    with _replaced(vllm_generation, LLM=engine), _replaced(utils, dispatch_cpu_unquantized_gemm=_unpacked):
-        yield
-    # TRL wants one stream of random numbers a group of processes that share an engine.
-    set_seed(args.seed + args.process_index // args.vllm_tensor_parallel_size)
 
 
 class Rollouts:
@@ -132,15 +91,3 @@ def drift(found: Tensor) -> dict[str, float]:
         "sampling/logp_difference/max": largest.max().item(),
         "sampling/importance_weight": math.exp(min(summed.mean().item(), 50.0)),
     }
-
-
-def drifted(lines: Sequence[Line]) -> str | None:
-    """vLLM draws from another distribution than the one that is trained."""
-    weight, token = recent(lines, "sampling/importance_weight"), recent(lines, "sampling/logp_difference/mean")
-    if weight is None or token is None or weight <= WEIGHT:
-        return None
-    return (
-        f"vLLM's log-probs are {token:.2g} nats a token away from the trainer's, so a completion's importance weight is off by "
-        f"a factor of {weight:.2f}, which RLOO takes for 1; set hardware.precision=fp32 or fp16 (bf16 rounds the most), lower "
-        "max_completion_length, or set method.args.use_vllm=false"
-    )

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, List, Value
-from hydra.utils import instantiate
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from qwen_align import chat
-from qwen_align.data import cached
-from qwen_align.data.conversation import answered, asked
+from qwen_align.config.job import Job
+from qwen_align.data import Data, cached
+from qwen_align.data.conversation import completion_of, prompt_of
 from qwen_align.errors import ConfigError
-from qwen_align.method import audit, evaluate, policy
-from qwen_align.method.fit import arguments, fit
+from qwen_align.method import audit, policy
+from qwen_align.method.evaluate import then_measured
+from qwen_align.method.fit import adapter, arguments, fit
 from qwen_align.stage import run_folder
 
 _IGNORED = -100  # the label of a token that is not trained
@@ -80,24 +81,23 @@ def tokenise(
     return found.remove_columns("cut")
 
 
-@evaluate.then_measured
-def train(config: dict[str, Any], data: Any, folder: Path) -> dict[str, Any]:
+@then_measured
+def train(job: Job, data: Data, folder: Path) -> dict[str, Any]:
     """Train on the demonstrations view, then measure on the evaluation view."""
-    rows = data.demonstrations()
+    rows, args = data.rows("demonstrations"), job.method.args
     run_folder.record_view(folder, "demonstrations", rows)
-    args = config["method"]["args"]
     everything = args.get("completion_only_loss") is False and not args.get("assistant_only_loss")
-    tokens = tokenise(rows, policy.load_tokenizer(config), args["max_length"], everything)
-    learner, tokenizer = policy.load(config)
+    tokens = tokenise(rows, policy.load_tokenizer(job), args.get("max_length"), everything)
+    learner, tokenizer = policy.load(job)
     # Both are done by now, and TRL would ask for columns that are gone.
     done = {name: None for name in ("assistant_only_loss", "completion_only_loss") if name in args}
     skipped = {} if args.get("packing") else {"dataset_kwargs": {"skip_prepare_dataset": True}}
     trainer = SFTTrainer(
         model=learner,
-        args=arguments(config | {"method": config["method"] | {"args": args | done}}, folder, **skipped),
+        args=arguments(job, folder, done, **skipped),
         train_dataset=tokens,
         processing_class=tokenizer,
-        peft_config=instantiate(config["adapter"], _convert_="object"),
+        peft_config=adapter(job),
     )
-    told = audit.of_demonstrations(trainer.train_dataset, tokenizer.eos_token_id)
-    return told | fit(trainer, folder, [asked(row) + answered(row) for row in rows.select(range(min(32, len(rows))))])
+    found = audit.of_demonstrations(trainer.train_dataset, tokenizer.eos_token_id)
+    return found | fit(trainer, folder, [prompt_of(row) + completion_of(row) for row in rows.select(range(min(32, len(rows))))])

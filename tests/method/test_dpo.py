@@ -124,7 +124,7 @@ def test_a_missing_column_and_an_empty_view_are_refused():
 
 @pytest.fixture
 def tokenizer(stages_of):
-    return policy.load(stages_of(*TINY, "method=sft")[0].config)[1]
+    return policy.load(stages_of(*TINY, "method=sft")[0].job)[1]
 
 
 def test_both_answers_follow_the_prompt(tokenizer):

@@ -15,7 +15,7 @@ TALK = [
 
 @pytest.fixture
 def tokenizer(stages_of):
-    return policy.load(stages_of(*TINY, "method=sft")[0].config)[1]
+    return policy.load(stages_of(*TINY, "method=sft")[0].job)[1]
 
 
 def trained(row, tokenizer) -> str:

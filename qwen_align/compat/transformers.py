@@ -1,0 +1,31 @@
+"""What is private in transformers and needed here."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from transformers import Trainer
+from transformers.integrations import deepspeed
+
+
+@contextmanager
+def unsharded() -> Iterator[None]:
+    """Load a model whole: beside a trainer under ZeRO-3, from_pretrained would split any other model over the processes too."""
+    before = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = before
+
+
+def on_gradient_norm(trainer: Trainer, see: Callable[[Any], None]) -> None:
+    """Call `see` with the norm of each step's gradient, None where the trainer takes none."""
+    inner = trainer._get_grad_norm
+
+    def listened(*args: Any, **kwargs: Any) -> Any:
+        norm = inner(*args, **kwargs)
+        see(norm)
+        return norm
+
+    trainer._get_grad_norm = listened  # type: ignore[method-assign]
