@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from qwen_align.config import check, component, groups, overrides, usage
 from qwen_align.errors import ConfigError
 from qwen_align.report import pages, sweep
-from qwen_align.stage import comparison, preflight, run, run_folder, summary
+from qwen_align.stage import comparison, multirun, preflight, run, run_folder, summary
 from qwen_align.stage.comparison import Composed
 from qwen_align.stage.launch import INTERRUPTED, USER_ERROR
 from qwen_align.stage.plan import Stage
@@ -106,7 +106,7 @@ def _job(job: DictConfig) -> float | None:
         unnamed = OmegaConf.merge(job, own_report)
         assert isinstance(unnamed, DictConfig)
         work = lambda: _plan_and_run(_complete(unnamed, choices, given))  # noqa: E731
-        return sweep.recorded(Path(runtime.runtime.output_dir), int(runtime.job.num), given, work)
+        return multirun.recorded(Path(runtime.runtime.output_dir), int(runtime.job.num), given, work)
     try:
         return _plan_and_run(_complete(job, choices, given))[1]
     except (ConfigError, run.StageFailed, OmegaConfBaseException) as error:
@@ -130,7 +130,7 @@ def _plan_and_run(composed: Composed) -> tuple[Path | None, float | None]:
     folder = last.folder.parent / name if name else last.folder
     pages.write(folder, stages)
     print(f"\nreport: {short_path(folder / 'report.html')}\nnext:   {summary.next_command(last, given)}")
-    return last.folder, sweep.objective(last.folder, job.objective or sweep.DEFAULT_OBJECTIVE)
+    return last.folder, multirun.objective(last.folder, job.objective or multirun.DEFAULT_OBJECTIVE)
 
 
 def _use_folders(folders: Iterable[str]) -> None:
@@ -153,8 +153,8 @@ def _compose_and_run(given: list[str]) -> None:
         return
     given = overrides.expanded(given)
     checked = [t if i and given[i - 1] in flags_with_value else overrides.checked(t) for i, t in enumerate(given)]
-    sweep.check_plugins(checked)
-    if sweep.is_multirun(checked) and not {"--cfg", "-c"} & set(checked):
+    multirun.check_plugins(checked)
+    if multirun.is_multirun(checked) and not {"--cfg", "-c"} & set(checked):
         _sweep(checked)
         return
     if not any(text.lstrip("+~").startswith(("-", "hydra", "sweep=")) for text in checked):
@@ -184,14 +184,14 @@ def _sweep(given: list[str]) -> None:
         with tempfile.TemporaryDirectory() as nowhere:
             _jobs(given, Path(nowhere))
         return
-    folder = Path(job.runs_dir).expanduser().resolve() / "sweeps" / sweep.name_of(given)
+    folder = Path(job.runs_dir).expanduser().resolve() / "sweeps" / multirun.name_of(given)
     with run_folder.locked(folder):
-        sweep.clear(folder)
+        multirun.clear(folder)
         try:
             _jobs(given, folder)
         finally:
             command = shlex.join(["python", "-m", "qwen_align", *(text.lstrip("+") for text in given)])
-            sweep.write(folder, job.objective or sweep.DEFAULT_OBJECTIVE, command)
+            sweep.write(folder, job.objective or multirun.DEFAULT_OBJECTIVE, command)
 
 
 def _jobs(given: list[str], folder: Path) -> None:
@@ -202,7 +202,7 @@ def _jobs(given: list[str], folder: Path) -> None:
     except Exception as error:  # whatever a launcher or a sweeper raises
         _failures.append(run.StageFailed(f"the sweep stopped: {type(error).__name__}: {error}", 1))
     finally:
-        jobs = sweep.jobs_of(folder)
+        jobs = multirun.jobs_of(folder)
         own = sweep.own_overrides(jobs)
         for why, failed in sweep.failures(jobs).items():
             named = ", ".join(f"job {job.number} ({own[job.number]})" for job in failed)

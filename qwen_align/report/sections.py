@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwen_align.metric.confusion import NONE
 from qwen_align.metric.difference import Difference
 from qwen_align.metric.interval import Interval
 from qwen_align.metric.name import best_of, of_samples
@@ -151,9 +152,11 @@ def _labels(policies: dict[str, Summary]) -> list[Row]:
     """A row for each label that was right: how often each label was answered there."""
     rows: list[Row] = []
     for policy, summary in policies.items():
-        for kind in ("greedy", "samples") if summary.labels else ():
+        for kind in ("greedy", "samples"):
+            if kind not in summary.labels:  # recorded completions may have no greedy one
+                continue
             names, found = summary.labels["labels"], summary.labels[kind]
-            rows += [["policy", "answers", "right", "problems", "accuracy", *names, "none"]] if not rows else []
+            rows += [["policy", "answers", "right", "problems", "accuracy", *names, NONE]] if not rows else []
             for name, counts in zip(names, found["table"], strict=True):
                 own = found["accuracy"].get(name)
                 accuracy = formatted(Interval(own["mean"], own["low"], own["high"])) if own else ""

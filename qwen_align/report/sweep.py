@@ -1,61 +1,27 @@
-"""Several jobs of one command: each leaves a record, and one table over all of them comes out, whatever the launcher was.
+"""The table over the jobs of a sweep: the settings that differ, seeds, metrics; what did not finish, and why.
 
-A job writes job.json into its folder below runs_dir/sweeps/NAME, so jobs in other processes or on other machines need no way
-back, and what a kill left behind can still be read. The same command has the same NAME: it reuses the run folders that are
-finished. Jobs that differ in their seed alone are one row, with Student's t interval over the seeds. Left out: tests of
-differences between rows; methods of one seed are compared problem by problem with method=compare.
+Jobs that differ in their seed alone are one row, with Student's t interval over the seeds. Left out: tests of differences
+between rows; methods of one seed are compared problem by problem with method=compare.
 """
 
-import hashlib
 import math
 import os
 import shlex
 import statistics
-import traceback
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 
-from qwen_align.config import groups
-from qwen_align.errors import ConfigError, nearest
 from qwen_align.metric.interval import Interval
 from qwen_align.report import evidence
 from qwen_align.report.render import Link, Row, Section, formatted, write_pages
 from qwen_align.report.sections import titled
 from qwen_align.stage import run_folder
-from qwen_align.stage.launch import INTERRUPTED
-from qwen_align.stage.run import StageFailed
+from qwen_align.stage.multirun import DEFAULT_OBJECTIVE, Job, jobs_of
 from qwen_align.stage.text import short_path, table
 
-DEFAULT_OBJECTIVE = "headline.mean"
 INTERVAL = (
     "In brackets the 95 % interval over seeds (Student's t): it covers the training seed, not the choice of problems."
 )
-_PLUGINS = {  # what Hydra needs beside itself
-    "hydra/launcher=joblib": ("joblib", "hydra-joblib-launcher"),
-    "hydra/launcher=submitit_local": ("submitit", "hydra-submitit-launcher"),
-    "hydra/launcher=submitit_slurm": ("submitit", "hydra-submitit-launcher"),
-    "hydra/launcher=ray": ("ray", "hydra-ray-launcher"),
-    "hydra/sweeper=optuna": ("optuna", "hydra-optuna-sweeper"),
-}
-
-
-@dataclass
-class Job:
-    """One job of a sweep, as job.json has it."""
-
-    number: int
-    words: list[str]
-    state: str = "running"
-    error: str | None = None
-    code: int = 0
-    folder: str | None = None  # the last stage's run folder
-    objective: float | None = None
-
-    @property
-    def settings(self) -> dict[str, str]:
-        return {key.lstrip("+~"): value for key, _, value in (word.partition("=") for word in self.words)}
 
 
 @dataclass
@@ -71,102 +37,6 @@ class Group:
         done = sum(job.state == "finished" for job in self.jobs)
         seeds = ", ".join(job.settings.get("seed", "") for job in self.jobs)
         return seeds if done == len(self.jobs) else f"{seeds} ({done} of {len(self.jobs)} finished)"
-
-
-def is_multirun(words: list[str]) -> bool:
-    """Whether a command line asks for several jobs."""
-    named = any(word.startswith("sweep=") and word not in ("sweep=", "sweep=null") for word in words)
-    return named or bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words))
-
-
-def check_plugins(words: list[str]) -> None:
-    """Raise ConfigError for a launcher or sweeper whose package is missing; Hydra would list files."""
-    for word in words:
-        extra, package = _PLUGINS.get(word, ("", ""))
-        if package and not is_installed(package):
-            raise ConfigError(f"{word}: {package} is not installed; pip install 'qwen-align[{extra}]' has it")
-
-
-def is_installed(package: str) -> bool:
-    """Whether this Python has it."""
-    try:
-        return bool(metadata.version(package))
-    except metadata.PackageNotFoundError:
-        return False
-
-
-def name_of(words: list[str]) -> str:
-    """What a sweep is called: `name=`, else its `sweep=` and a hash of its words, so that the same command finds it again."""
-    said = {key: value for key, _, value in (word.lstrip("+").partition("=") for word in words)}
-    if said.get("name"):
-        return said["name"]
-    passing = ("-", "hydra", "force=", "plan=", "runs_dir=")
-    counted = sorted(word for word in words if not word.startswith(passing))
-    return f"{said.get('sweep', 'sweep')}-{hashlib.sha256(shlex.join(counted).encode()).hexdigest()[:8]}"
-
-
-def objective(folder: Path, path: str) -> float | None:
-    """The number at a dotted path into a run's metrics.json; None only where the default names nothing.
-
-    Raises:
-        ConfigError: there is no such number; the message lists those that are there.
-    """
-    found = dict(groups.flatten(run_folder.read_json(folder / "metrics.json")))
-    numbers = [key for key, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)]
-    if path in numbers:
-        return float(found[path])
-    if path == DEFAULT_OBJECTIVE:
-        return None
-    means = [name for name in numbers if not name.endswith((".low", ".high"))]
-    raise ConfigError(
-        f"objective={path}: metrics.json has no such number{nearest(path, numbers)}; it has {', '.join(means)}"
-    )
-
-
-def recorded(
-    folder: Path, number: int, words: list[str], work: Callable[[], tuple[Path | None, float | None]]
-) -> float | None:
-    """Do one job and write down how it ended; a failure is no exception, so the next job runs. Returns the objective.
-
-    Raises:
-        KeyboardInterrupt: the job was interrupted, and so is the sweep.
-    """
-    job = Job(number, words)
-    write = lambda: run_folder.write_json(folder / "job.json", asdict(job))  # noqa: E731
-    write()
-    try:
-        where, job.objective = work()
-        job.folder, job.state = str(where) if where else None, "finished"
-    except KeyboardInterrupt:
-        job.state, job.code = "interrupted", INTERRUPTED
-        raise
-    except Exception as error:
-        job.error, job.code = str(error), getattr(error, "code", 2 if isinstance(error, ConfigError) else 1)
-        job.state = "interrupted" if job.code == INTERRUPTED else "failed"
-        if job.state == "interrupted":
-            raise KeyboardInterrupt from error
-        if not isinstance(error, (ConfigError, StageFailed)):
-            job.error = f"{type(error).__name__}: {error}"
-            traceback.print_exc()
-    finally:
-        write()
-    return job.objective
-
-
-def clear(folder: Path) -> None:
-    """Remove the records of an earlier call."""
-    for path in folder.glob("*/job.json"):
-        path.unlink()
-
-
-def jobs_of(folder: Path) -> list[Job]:
-    """The jobs that left a record; one that says no more than that it runs was killed."""
-    found = sorted((Job(**run_folder.read_json(p)) for p in folder.glob("*/job.json")), key=lambda job: job.number)
-    for job in found:
-        if job.state == "running":
-            job.state, job.code = "failed", 1
-            job.error = "ended without a word: killed from outside, as a memory limit does"
-    return found
 
 
 def _measured(job: Job, path: str) -> dict[str, float]:
