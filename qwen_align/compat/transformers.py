@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import Trainer
 from transformers.integrations import deepspeed
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 
 @contextmanager
@@ -19,7 +21,7 @@ def unsharded() -> Iterator[None]:
         deepspeed._hf_deepspeed_config_weak_ref = before
 
 
-def on_gradient_norm(trainer: Trainer, see: Callable[[Any], None]) -> None:
+def on_gradient_norm(trainer: "Trainer", see: Callable[[Any], None]) -> None:
     """Call `see` with the norm of each step's gradient, None where the trainer takes none."""
     inner = trainer._get_grad_norm
 

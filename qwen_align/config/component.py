@@ -57,6 +57,8 @@ def settle(job: DictConfig) -> None:
     for key, value in list(groups.flatten(OmegaConf.to_container(job, resolve=False))):  # type: ignore[arg-type]
         if isinstance(value, str) and is_file(value) and key.rpartition(".")[2] in ("_target_", "verifier"):
             OmegaConf.update(job, key, absolute(key, value))
+        elif isinstance(value, list) and key.rpartition(".")[2] in ("checks", "health"):
+            OmegaConf.update(job, key, [absolute(key, name) for name in value])
 
 
 @lru_cache

@@ -24,11 +24,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from qwen_align.compat.transformers import unsharded
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.hub.model import Model, packaged, pickle_notice, require
 from qwen_align.reward.encode import Encoded, PairEncoder, batches
 from qwen_align.reward.siamese import Siamese
-from qwen_align.stage import ranks
 
 Network = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 _LOAD_ERRORS = (OSError, ValueError, pickle.UnpicklingError)  # the last for a pickle with code in it
@@ -119,7 +119,7 @@ def saved(folder: str, architecture: str, revision: str | None, ours: bool) -> N
     try:
         config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
         tokenizer = saved_tokenizer(folder) if ours else AutoTokenizer.from_pretrained(folder, revision=revision)
-        with ranks.unsharded():
+        with unsharded():
             network, info = kind.from_pretrained(folder, config=config, output_loading_info=True, **how)
     except _LOAD_ERRORS as error:
         raise ConfigError(f"reward.folder={folder}: {_reason(error)}") from error

@@ -22,7 +22,7 @@ _NEUTRAL_ARGS = frozenset(
 )
 _NEUTRAL_METHOD = (
     frozenset(  # `init` has its own place; what is only shown or paid; `policies` stand for what makes them
-        "init next checks held_out_every price_per_million_tokens rows named each title metrics claims".split()
+        "init next checks health held_out_every price_per_million_tokens rows named each title metrics claims".split()
     )
 )
 _NEUTRAL_GENERATOR = frozenset(
@@ -93,7 +93,8 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
         generator = {k: v for k, v in config["generator"].items() if k not in _NEUTRAL_GENERATOR}
         # What is recorded counts, not where.
         return chosen | {"method": method, "generator": generator | _file_hashes(config["generator"])}
-    # per_device is the unit in which steps_per_generation counts
-    counted = {"per_device_train_batch_size"} if method["args"].get("steps_per_generation") else set()
+    # per_device is the unit in which steps_per_generation counts, and KTO's KL term is a mean over it
+    whole = method["args"].get("steps_per_generation") or method.get("micro_batch_counts")
+    counted = {"per_device_train_batch_size"} if whole else set()
     method["args"] = {k: v for k, v in method["args"].items() if k not in _NEUTRAL_ARGS - counted}
     return chosen | {"method": method, "adapter": config["adapter"], "precision": config["hardware"]["precision"]}

@@ -8,8 +8,6 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +30,6 @@ def leave() -> None:
     """Forget the other processes: whatever looks at the environment from here on finds one."""
     for name in (*PLACE[:4], "QWEN_ALIGN_LAUNCHER", "ACCELERATE_USE_DEEPSPEED"):
         os.environ.pop(name, None)
-
-
-@contextmanager
-def unsharded() -> Iterator[None]:
-    """Load a model whole: beside a trainer under ZeRO-3, from_pretrained would split any other model over the processes too."""
-    from transformers.integrations import deepspeed
-
-    before = deepspeed._hf_deepspeed_config_weak_ref
-    deepspeed.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        deepspeed._hf_deepspeed_config_weak_ref = before
 
 
 def write_status(folder: Path, rank: int, **more: Any) -> None:

@@ -1,11 +1,7 @@
 """Of several processes that ended: which one was the first."""
 
-import json
-
 import torch
-from transformers.integrations.deepspeed import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
 
-from qwen_align import hardware
 from qwen_align.stage import ranks, run_folder
 
 LOST = "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1"
@@ -97,12 +93,3 @@ def test_deepspeeds_optimizer_files_are_known_by_their_index(tmp_path):
     assert run_folder.checkpoints(tmp_path) == []
     (step / "latest").write_text("global_step2")
     assert run_folder.checkpoints(tmp_path) == [step]
-
-
-def test_a_model_beside_a_trainer_under_zero3_is_loaded_whole():
-    alive = HfDeepSpeedConfig(json.loads(hardware.find("launch/zero3.json").read_text()))
-    assert is_deepspeed_zero3_enabled()
-    with ranks.unsharded():
-        assert not is_deepspeed_zero3_enabled()
-    assert is_deepspeed_zero3_enabled()
-    del alive
