@@ -72,7 +72,7 @@ def read(group: str | None, option: str) -> dict[str, Any]:
     for entry in content.pop("defaults", []) if group else []:
         if isinstance(entry, str) and entry != "_self_":
             content = merged(read(group, entry.rpartition("/")[2]), content)
-    return content
+    return LAYER | content if group == "reward" and option != "several" else content
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -141,10 +141,15 @@ def _known_keys() -> set[str]:
     return {key for node, prefix in nodes for key, _ in groups.flatten(node, prefix)}
 
 
-def misplaced(key: str) -> str:
-    """What to say of a key that the chosen option of its group lacks."""
+def owners(key: str) -> str:
+    """'; data=countdown has it': the options of a key's group that have it, or nothing."""
     group = key.partition(".")[0]
     options = groups.options(group) if group in groups.names() else []
     having = [o for o in options if key in {name for name, _ in groups.flatten(groups.read(group, o), f"{group}.")}]
-    which = f"; {' and '.join(f'{group}={option}' for option in having)} {'has' if len(having) == 1 else 'have'} it"
-    return f"{key}: not a key of the option that is chosen here{which if having else ''}"
+    named = " and ".join(f"{group}={option}" for option in having)
+    return f"; {named} {'has' if len(having) == 1 else 'have'} it" if having else ""
+
+
+def misplaced(key: str) -> str:
+    """What to say of a key that the chosen option of its group lacks."""
+    return f"{key}: not a key of the option that is chosen here{owners(key)}"
