@@ -9,15 +9,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from omegaconf import DictConfig, open_dict
 
 from qwen_align.config import check
-from qwen_align.config.job import read
 from qwen_align.errors import ConfigError
 from qwen_align.metric.claim import check_claims
-from qwen_align.stage import fingerprint, plan
+from qwen_align.stage import plan
 from qwen_align.stage.plan import MethodSettings, Stage
 
 _OF_THE_COMPARISON = frozenset("method name plan force init workers".split())  # keys that its policies don't inherit
@@ -75,7 +73,7 @@ def _with(
     """The job with overrides on top, run folders in place of {NAME}."""
     own = [re.sub(r"\{(\w+)\}", lambda m: str(made.get(m[1], m[0])), text) for text in overrides]
     replaced = _OF_THE_COMPARISON | (
-        {"reward"} if any(re.match(r"(\+reward@|reward=)", text) for text in own) else set()
+        {"reward"} if any(re.match(r"\+reward@|reward(\._target_)?=", text) for text in own) else set()
     )
     kept = [text for text in composed.overrides if re.sub(r"^[+~]*(\w*).*", r"\1", text, flags=re.S) not in replaced]
     try:
@@ -101,21 +99,6 @@ def _resolved(composed: Composed, policies: dict[str, Stage], known: Sequence[St
     found = plan.resolve(composed.job, composed.choices, composed.settings_of, policies, known)
     for stage in found:
         if stage not in known:
-            _check(stage)
+            with stage.buildable() as job:
+                check.stage(job, stage.choices)
     return found
-
-
-def _check(stage: Stage) -> None:
-    """Check a stage, with an empty file in place of each that another stage of the plan is to write."""
-    folders = [str(other.folder) for other in stage.parents.others if other.state != "finished"]
-    with TemporaryDirectory() as temporary:
-
-        def stand_in(text: str) -> str:
-            if not any(text.startswith(f"{folder}/") for folder in folders):
-                return text
-            path = Path(temporary) / Path(text).name
-            path.touch()
-            return str(path)
-
-        config = fingerprint.replaced(stage.config, stand_in) if folders else stage.config
-        check.stage(read(stage.method, config), stage.choices)
