@@ -5,6 +5,7 @@ settings a reward has depends on the chosen one, so keys under `reward` are left
 """
 
 import re
+from typing import Any
 
 from qwen_align.config import groups, schema
 from qwen_align.errors import ConfigError, nearest
@@ -89,9 +90,12 @@ def checked(override: str) -> str:
         return added
     if key.startswith("reward."):
         return added
-    if key not in (known := _known_keys()):
-        known |= {*groups.names(), *(f"adapter.{name}" for name in _adapter_fields())}
-        near = nearest(key, known) or nearest(key.rpartition(".")[2], known)
+    known = _known_keys()
+    if known.get(key.rpartition(".")[0]) == {}:  # below a node of free form, such as data.columns
+        return added
+    if key not in known:
+        names = [*known, *groups.names(), *(f"adapter.{name}" for name in _adapter_fields())]
+        near = nearest(key, names) or nearest(key.rpartition(".")[2], names)
         raise ConfigError(f"{key}{rest}: no such key{near}")
     return override
 
@@ -134,11 +138,11 @@ def _adapter_fields() -> set[str]:
     return {name for node in nodes for name in schema.fields(node["_target_"])}
 
 
-def _known_keys() -> set[str]:
-    """Every key that some choice of options accepts; TRL's and PEFT's fields are kept apart."""
+def _known_keys() -> dict[str, Any]:
+    """Every key that some choice of options accepts, and its default; TRL's and PEFT's fields are kept apart."""
     options = [(group, option) for group in groups.names() if group != "experiment" for option in groups.options(group)]
     nodes = [(groups.top_level(), ""), *((groups.read(group, option), f"{group}.") for group, option in options)]
-    return {key for node, prefix in nodes for key, _ in groups.flatten(node, prefix)}
+    return {key: value for node, prefix in nodes for key, value in groups.flatten(node, prefix)}
 
 
 def owners(key: str) -> str:

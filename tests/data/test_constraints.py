@@ -7,14 +7,14 @@ import pytest
 from qwen_align.config import groups
 from qwen_align.data.constraints import WORDS, Constraints, is_held_out
 from qwen_align.errors import ConfigError
-from qwen_align.verifier.constraints import FIELDS, words_of
+from qwen_align.verifier.constraints import FIELDS, score, words_of
 
 VIEWS = ("demonstrations", "preferences", "prompts", "evaluation")
 
 
 def data(**changes) -> Constraints:
     """conf/data/constraints.yaml, small."""
-    node = {k: v for k, v in groups.read("data", "constraints").items() if k != "_target_"}
+    node = {k: v for k, v in groups.read("data", "constraints").items() if k not in ("_target_", "verifier")}
     return Constraints(**node | {"problems": 400, "pairs": 300, "evaluation_problems": 200} | changes)
 
 
@@ -22,28 +22,24 @@ def answers(rows, column: str) -> list[str]:
     return [row[column][-1]["content"] for row in rows]
 
 
-def scores(made: Constraints, rows, column: str) -> list[float]:
-    return [made.judge(text, row) for row, text in zip(rows, answers(rows, column), strict=True)]
+def scores(rows, column: str) -> list[float]:
+    return [score(text, row["constraints"]) for row, text in zip(rows, answers(rows, column), strict=True)]
 
 
 def test_without_carelessness_every_demonstration_follows_its_instruction():
-    made = data(careless=0.0)
-    assert scores(made, made.demonstrations(), "completion") == [1.0] * 400
+    assert scores(data(careless=0.0).demonstrations(), "completion") == [1.0] * 400
 
 
 def test_the_careless_share_leaves_something_unfollowed():
-    made = data(problems=2000, careless=0.3)
-    found = scores(made, made.demonstrations(), "completion")
-    assert 0.26 < sum(score < 1 for score in found) / 2000 < 0.34
-    made = data(careless=1.0)
-    assert max(scores(made, made.demonstrations(), "completion")) < 1
+    found = scores(data(problems=2000, careless=0.3).demonstrations(), "completion")
+    assert 0.26 < sum(value < 1 for value in found) / 2000 < 0.34
+    assert max(scores(data(careless=1.0).demonstrations(), "completion")) < 1
 
 
-def test_the_true_scores_of_a_pair_are_the_judges():
-    made = data()
-    rows = made.preferences()
+def test_the_true_scores_of_a_pair_are_the_verifiers():
+    rows = data().preferences()
     for column in ("chosen", "rejected"):
-        assert rows[f"{column}_score"][:] == scores(made, rows, column)
+        assert rows[f"{column}_score"][:] == scores(rows, column)
 
 
 def test_without_label_noise_chosen_is_always_better():
@@ -154,26 +150,18 @@ def test_columns_of_the_views():
     assert set(made.prompts().column_names) == set(made.evaluation().column_names) == {"prompt", "constraints"}
 
 
-def test_judge_is_a_share_and_verify_all_or_nothing():
-    row = {"constraints": '[{"kind": "starts", "with": "dog"}, {"kind": "ends", "with": "cat"}]'}
-    made = data()
-    assert [made.judge(text, row) for text in ("dog cat", "dog", "", None)] == [1.0, 0.5, 0.0, 0.0]
-    assert [made.verify(text, row) for text in ("dog cat", "dog", "")] == ["correct", "wellformed_wrong", "malformed"]
-
-
 def test_more_instructions_than_there_are_is_a_config_error():
     with pytest.raises(ConfigError, match=r"data\.evaluation_problems=100: only about \d+ distinct instructions"):
         data(evaluation_problems=100, sentences=[1, 1]).evaluation()
 
 
+SENTENCES = [[4, 2], [0, 2], [2, 9], [2], [2, "3"]]
+SHARES = [("careless", 1.1), ("careless", -0.1), ("label_noise", 0.6), ("held_out", 0)]
+
+
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("problems", 0), ("pairs", 401), ("evaluation_problems", -1), ("sentences", [4, 2]), ("sentences", [0, 2]),
-        ("sentences", [2, 9]), ("sentences", [2]), ("sentences", [2, "3"]), ("careless", 1.1), ("careless", -0.1),
-        ("label_noise", 0.6), ("held_out", 0), ("held_out", 1),
-    ],
-)  # fmt: skip
+    ("key", "value"), [("pairs", 0), ("pairs", 401), *SHARES, *(("sentences", s) for s in SENTENCES)]
+)
 def test_settings_that_make_no_sense_are_refused(key, value):
     with pytest.raises(ConfigError, match=rf"data\.{key}="):
         data(**{key: value})
@@ -181,4 +169,4 @@ def test_settings_that_make_no_sense_are_refused(key, value):
 
 def test_the_data_set_brings_its_reward(stages_of):
     (*_, stage) = stages_of("method=rloo", "data=constraints", "model=constraints_tiny")
-    assert stage.config["method"]["reward"]["_target_"] == "qwen_align.reward.constraints.ConstraintsReward"
+    assert stage.config["method"]["reward"]["verifier"] == "constraints"

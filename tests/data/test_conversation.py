@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset, Value
 
-from qwen_align.data.conversation import BadRow, mark, once, talk, usable
+from qwen_align.data.conversation import BadRow, dialogue, prompt_key, unique_prompts, usable_rows
 from qwen_align.errors import ConfigError
 
 
@@ -15,7 +15,7 @@ def even(record: dict) -> dict:
 
 def usable_numbers(*numbers: int) -> list[int]:
     records = Dataset.from_dict({"number": list(numbers), "other": [None] * len(numbers)})
-    rows = usable("data.name=x", records, even, {"number": Value("int64")}, [])
+    rows = usable_rows("data.name=x", records, even, {"number": Value("int64")}, [])
     assert rows.column_names == ["number"]
     return rows["number"][:]
 
@@ -41,7 +41,7 @@ def test_no_row_at_all_is_an_error(numbers, reason):
 
 def test_of_rows_with_the_same_prompt_the_first_stays(capsys):
     prompts = [[{"role": "user", "content": text}] for text in ("a", "b", "a ")]
-    rows = once("data.name=x", Dataset.from_dict({"prompt": prompts, "number": [1, 2, 3]}))
+    rows = unique_prompts("data.name=x", Dataset.from_dict({"prompt": prompts, "number": [1, 2, 3]}))
     assert rows["number"][:] == [1, 2]
     assert "1 of 3 rows are left out: 1 because the prompt is there already" in capsys.readouterr().out
 
@@ -59,11 +59,11 @@ def test_a_conversation_that_teaches_a_wrong_answer_is_no_demonstration(roles, t
     names = {"u": "user", "a": "assistant"}
     value = [{"role": names[role], "content": text} for role, text in zip(roles, texts, strict=True)]
     with pytest.raises(BadRow, match=reason):
-        talk(value, "messages")
+        dialogue(value, "messages")
 
 
-def test_the_mark_of_a_prompt_tells_turns_apart():
+def test_the_key_of_a_prompt_tells_turns_apart():
     one, two = {"role": "user", "content": "a b"}, {"role": "user", "content": "b"}
-    assert mark([one]) != mark([{"role": "user", "content": "a"}, two])
-    assert mark([one]) == mark([{"role": "user", "content": " a b\n"}])
-    assert mark([one]) != mark([one | {"role": "system"}])
+    assert prompt_key([one]) != prompt_key([{"role": "user", "content": "a"}, two])
+    assert prompt_key([one]) == prompt_key([{"role": "user", "content": " a b\n"}])
+    assert prompt_key([one]) != prompt_key([one | {"role": "system"}])

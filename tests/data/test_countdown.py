@@ -15,7 +15,7 @@ PROMPT = "Numbers {numbers} target {target}"
 
 def countdown(**changes) -> Countdown:
     """conf/data/countdown.yaml, small."""
-    node = {k: v for k, v in groups.read("data", "countdown").items() if k != "_target_"}
+    node = {k: v for k, v in groups.read("data", "countdown").items() if k not in ("_target_", "verifier")}
     return Countdown(**node | {"problems": 300, "evaluation_problems": 100} | changes)
 
 
@@ -32,18 +32,12 @@ def every_value(numbers: tuple[int, ...], largest: int) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("count", [[2, 2], [3, 3], [4, 4], [5, 5]])
+@pytest.mark.parametrize("count", [[2, 2], [3, 4], [5, 5]])
 def test_every_demonstration_is_correct(count):
     rows = countdown(problems=60, count=count).demonstrations()
     assert len(rows) == 60
     for row in rows:
         assert verify(row["completion"][0]["content"], row["nums"], row["target"]) == "correct"
-
-
-def test_demonstrations_of_the_default_problems_are_correct():
-    data = countdown()
-    verdicts = [data.verify(row["completion"][0]["content"], row) for row in data.demonstrations()]
-    assert verdicts == ["correct"] * 300
 
 
 def test_the_steps_of_a_trace_are_true():
@@ -71,10 +65,7 @@ def test_a_trace_shows_the_steps_and_the_answer():
 
 @pytest.mark.parametrize("view", ["demonstrations", "prompts", "evaluation"])
 def test_a_seed_gives_the_same_rows_again(view):
-    first, again = (
-        getattr(countdown(problems=50, evaluation_problems=50), view)(),
-        getattr(countdown(problems=50, evaluation_problems=50), view)(),
-    )
+    first, again = (getattr(countdown(problems=50, evaluation_problems=50), view)() for _ in range(2))
     assert first.to_list() == again.to_list()
 
 
@@ -138,12 +129,6 @@ def test_a_multiset_is_held_out_in_any_order():
         assert len({is_held_out(order, 0.5) for order in permutations(numbers)}) == 1
 
 
-def test_the_held_out_share_is_about_what_was_asked_for():
-    multisets = [(a, b, c) for a in range(1, 25) for b in range(a, 25) for c in range(b, 25)]
-    share = sum(is_held_out(m, 0.15) for m in multisets) / len(multisets)
-    assert 0.13 < share < 0.17
-
-
 @pytest.mark.parametrize(
     "numbers", [(1, 1), (2, 7), (6, 6), (1, 1, 1), (3, 7, 14), (2, 2, 9), (8, 4, 2), (1, 5, 11, 20), (2, 2, 3, 3)]
 )
@@ -175,30 +160,12 @@ def test_more_evaluation_problems_than_there_are_is_a_config_error():
         small.evaluation()
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("held_out", 0),
-        ("held_out", 1),
-        ("held_out", 1.5),
-        ("count", [4, 3]),
-        ("count", [3, 7]),
-        ("count", [0, 3]),
-        ("count", [3]),
-        ("count", [3, 4, 5]),
-        ("count", [3, "four"]),
-        ("numbers", [0, 9]),
-        ("numbers", [9, 1]),
-        ("target", [0, 9]),
-        ("target", [99, 10]),
-    ],
-)
+COUNTS = [[4, 3], [3, 7], [0, 3], [3], [3, 4, 5], [3, "four"]]
+RANGES = [("numbers", [0, 9]), ("numbers", [9, 1]), ("target", [0, 9]), ("target", [99, 10])]
+OTHERS = [("problems", 0), ("held_out", 1), ("prompt", "Numbers {numbers}")]
+
+
+@pytest.mark.parametrize(("key", "value"), [*(("count", count) for count in COUNTS), *RANGES, *OTHERS])
 def test_settings_that_make_no_problem_are_refused(key, value):
     with pytest.raises(ConfigError, match=f"data.{key}="):
         countdown(**{key: value})
-
-
-@pytest.mark.parametrize("prompt", ["no places", "Numbers {numbers}", "target {target}", "{numbers} {target} {other}"])
-def test_a_prompt_without_the_problem_in_it_is_refused(prompt):
-    with pytest.raises(ConfigError, match=r"data\.prompt="):
-        countdown(prompt=prompt)

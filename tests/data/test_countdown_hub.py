@@ -36,7 +36,7 @@ def hub(tmp_path: Path):
         lines = demonstrations or [{"query": query(CLOSED, p), "completion": "<answer>1</answer>"} for p in PROBLEMS]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (tmp_path / "demonstrations" / "train.jsonl").write_text(text)
-        node = {k: v for k, v in groups.read("data", "countdown_hub").items() if k != "_target_"}
+        node = {k: v for k, v in groups.read("data", "countdown_hub").items() if k not in ("_target_", "verifier")}
         names = {"prompts_name": str(tmp_path / "problems"), "demonstrations_name": str(tmp_path / "demonstrations")}
         return CountdownHub(**node | {"held_out": SHARE} | names | changes)
 
@@ -52,7 +52,7 @@ def trained_on(problem: dict) -> bool:
 
 @pytest.mark.parametrize("view", ["demonstrations", "prompts", "evaluation"])
 def test_columns_are_those_of_the_problems_made_here(hub, view):
-    node = {k: v for k, v in groups.read("data", "countdown").items() if k != "_target_"}
+    node = {k: v for k, v in groups.read("data", "countdown").items() if k not in ("_target_", "verifier")}
     made = Countdown(**node | {"problems": 5, "evaluation_problems": 5})
     public, own = getattr(hub(), view)(), getattr(made, view)()
     assert set(public.column_names) == set(own.column_names)
@@ -121,10 +121,10 @@ def test_rows_that_cannot_be_used_are_left_out_and_counted(hub, capsys):
     ]
     rows = hub(lines).demonstrations()
     assert [row["completion"][0]["content"] for row in rows] == ["yes"]
-    told = capsys.readouterr().out
-    assert "3 of 4 rows are left out" in told
+    out = capsys.readouterr().out
+    assert "3 of 4 rows are left out" in out
     for reason in ("no 'numbers [1, 2, 3] ... equals 6' is in it", "completion is empty", "evaluation view has these"):
-        assert f"1 because {reason}" in told or f"1 because the {reason}" in told
+        assert f"1 because {reason}" in out or f"1 because the {reason}" in out
 
 
 def test_queries_that_name_no_problem_at_all_are_an_error(hub):
@@ -149,24 +149,12 @@ def test_a_missing_set_is_one_clear_line(hub):
     assert "\n" not in str(caught.value)
 
 
-def test_an_empty_folder_is_one_clear_line(hub, tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"data\.prompts_name=.*empty: ") as caught:
-        hub(prompts_name=str(tmp_path / "empty")).prompts()
-    assert "\n" not in str(caught.value)
-
-
 def test_a_torn_file_is_one_clear_line(hub, tmp_path):
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "train.jsonl").write_text('{"nums": [1, 2')
     with pytest.raises(ConfigError, match=r"data\.prompts_name=.*torn: ") as caught:
         hub(prompts_name=str(tmp_path / "torn")).prompts()
     assert "\n" not in str(caught.value)
-
-
-def test_verify_judges_a_row(hub):
-    row = {"nums": [1, 2, 3], "target": 6}
-    assert hub().verify("<answer>1 + 2 + 3</answer>", row) == "correct"
 
 
 # What follows is shaped like the course's sets: ready-made prompts in ChatML, pairs, and a split to measure on.
@@ -213,7 +201,7 @@ def course(tmp_path: Path):
             {"query": "numbers [1, 22, 3] ... equals 26", "completion": "<think>a</think><answer>1</answer>"}
         ]
         datasets.Dataset.from_list(demonstrations).to_parquet(tmp_path / "demonstrations" / "train.parquet")
-        node = {k: v for k, v in groups.read("data", "countdown_hub").items() if k != "_target_"}
+        node = {k: v for k, v in groups.read("data", "countdown_hub").items() if k not in ("_target_", "verifier")}
         names = {f"{k}_name": str(tmp_path / v) for k, v in {"prompts": "course", "preferences": "pairs"}.items()}
         own = {"prompt": None, "held_out": 0.0, "evaluation_split": "test"}
         return CountdownHub(**node | names | {"demonstrations_name": str(tmp_path / "demonstrations")} | own | changes)
@@ -280,9 +268,9 @@ def test_pairs_that_cannot_be_used_are_left_out_and_counted(course, capsys):
         pair_of([3, 4, 5], query=None),
     ]
     assert len(course(pairs=pairs).preferences()) == 1
-    told = capsys.readouterr().out
-    assert "3 of 4 rows are left out" in told
-    assert "response_ws and response_ls are the same" in told
+    out = capsys.readouterr().out
+    assert "3 of 4 rows are left out" in out
+    assert "response_ws and response_ls are the same" in out
 
 
 def test_no_view_trains_on_the_numbers_of_the_split_that_is_measured(course, capsys):
@@ -362,7 +350,7 @@ def test_a_wording_that_cannot_be_taken_from_the_first_row_is_one_clear_line(cou
 
 def test_pairs_are_a_view_only_where_they_are_named(course):
     assert "preferences" in course().views()
-    node = {k: v for k, v in groups.read("data", "countdown_hub").items() if k != "_target_"}
+    node = {k: v for k, v in groups.read("data", "countdown_hub").items() if k not in ("_target_", "verifier")}
     assert "preferences" not in CountdownHub(**node).views()
 
 
@@ -377,16 +365,16 @@ def test_a_view_names_the_splits_that_it_reads(course):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"evaluation_split": "test"}, r"data\.held_out=0\.02: the evaluation view is the split test; expected 0"),
         ({"evaluation_split": "train", "held_out": 0.0}, r"data\.evaluation_split=train: is trained on"),
-        ({"held_out": 0.0}, r"data\.held_out=0\.0: a share between 0 and 1"),
+        ({"held_out": 0.0}, r"data\.held_out=0\.0: expected a share between 0 and 1"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(changes, said):
-    node = {k: v for k, v in groups.read("data", "countdown_hub").items() if k != "_target_"}
-    with pytest.raises(ConfigError, match=said):
+def test_settings_that_contradict_each_other_are_refused(changes, message):
+    node = {k: v for k, v in groups.read("data", "countdown_hub").items() if k not in ("_target_", "verifier")}
+    with pytest.raises(ConfigError, match=message):
         CountdownHub(**node | changes)
 
 

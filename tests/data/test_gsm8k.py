@@ -8,7 +8,7 @@ import pytest
 
 from qwen_align.config import groups
 from qwen_align.data import hub
-from qwen_align.data.gsm8k import GSM8K, voted
+from qwen_align.data.gsm8k import GSM8K
 from qwen_align.errors import ConfigError
 
 TRAIN = [
@@ -32,7 +32,7 @@ def gsm8k(tmp_path: Path):
         folder.mkdir()
         for name, rows in (("train", train or TRAIN), ("test", TEST)):
             (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        node = {k: v for k, v in groups.read("data", "gsm8k").items() if k != "_target_"}
+        node = {k: v for k, v in groups.read("data", "gsm8k").items() if k not in ("_target_", "verifier")}
         return GSM8K(**node | {"dataset_name": str(folder), "prompt": "{question}"} | changes)
 
     return build
@@ -60,14 +60,6 @@ def test_no_more_rows_than_asked_for(gsm8k):
     assert (len(data.demonstrations()), len(data.prompts()), len(data.evaluation())) == (1, 1, 1)
 
 
-def test_every_solution_proves_itself(gsm8k):
-    data = gsm8k()
-    for row in data.demonstrations().to_list():
-        assert data.verify(row["completion"][0]["content"], row) == "correct"
-        assert data.verify("#### 7", row) == "wellformed_wrong"
-        assert data.verify("no idea", row) == "malformed"
-
-
 def test_the_prompts_wording_is_set(gsm8k):
     assert gsm8k(prompt="Q: {question}").evaluation()[0]["prompt"][0]["content"] == "Q: 2 + 2?"
 
@@ -88,9 +80,7 @@ def test_a_solution_without_a_final_answer_is_named(gsm8k, answer):
     ("changes", "message"),
     [
         ({"prompt": "Solve it"}, r"data\.prompt='Solve it': has the fields \[\]; expected \{question\}"),
-        ({"prompt": "{question} {"}, r"data\.prompt=.*a brace that is text is written twice"),
-        ({"problems": 0}, r"data\.problems=0: expected a whole number from 1 on, or null"),
-        ({"evaluation_problems": -1}, r"data\.evaluation_problems=-1: expected"),
+        ({"problems": 0}, r"data\.problems=0: expected a whole number from 1 on"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(gsm8k, changes, message):
@@ -101,13 +91,15 @@ def test_settings_that_cannot_work_are_refused(gsm8k, changes, message):
 def test_the_hubs_main_configuration_is_asked_for(gsm8k, monkeypatch):
     asked = []
 
-    def load(key, name, split, columns, config=None, revision=None):
-        asked.append((key, name, split, config, revision))
+    def load_dataset(name, config, **settings):
+        asked.append((name, config, settings["split"], settings["revision"]))
         return datasets.Dataset.from_list(TEST)
 
-    monkeypatch.setattr(hub, "load", load)
-    gsm8k(dataset_name="openai/gsm8k", dataset_revision="abc").evaluation()
-    assert asked == [("data.dataset_name", "openai/gsm8k", "test", "main", "abc")]
+    monkeypatch.setattr(hub, "load_dataset", load_dataset)
+    data = gsm8k(dataset_name="openai/gsm8k", dataset_revision="abc")
+    data.evaluation()
+    assert asked == [("openai/gsm8k", "main", "test", "abc")]
+    assert [(source.config, source.splits) for source in data.sources("evaluation")] == [("main", ("test",))]
 
 
 def test_a_set_that_cannot_be_had_is_one_clear_line(gsm8k):
@@ -116,17 +108,6 @@ def test_a_set_that_cannot_be_had_is_one_clear_line(gsm8k):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("completion", "vote"),
-    [
-        ("so #### 1,234", "1234"), ("\\boxed{1234.0}", "1234"), ("The answer is 0.5.", "1/2"), ("no idea", None),
-        ("<think>#### 9</think>it is 4", "4"), ("", None),
-    ],
-)  # fmt: skip
-def test_equal_numbers_vote_alike(completion, vote):
-    assert voted(completion) == vote
-
-
 def test_it_brings_the_maths_reward(stages_of):
     stages = stages_of("method=rloo", "init=base", "data=gsm8k")
-    assert stages[-1].config["method"]["reward"]["_target_"] == "qwen_align.reward.math.MathReward"
+    assert stages[-1].config["method"]["reward"]["verifier"] == "math"

@@ -36,7 +36,7 @@ def hh(tmp_path):
             path = tmp_path / "hh" / (subset or ".") / f"{split}.jsonl.gz"
             path.parent.mkdir(exist_ok=True, parents=True)
             path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
-        node = {k: v for k, v in groups.read("data", "hh_rlhf").items() if k != "_target_"}
+        node = {k: v for k, v in groups.read("data", "hh_rlhf").items() if k not in ("_target_", "verifier")}
         return HHRLHF(**node | {"dataset_name": str(tmp_path / "hh"), "subset": subset} | changes)
 
     return build
@@ -45,8 +45,11 @@ def hh(tmp_path):
 def test_a_transcript_becomes_messages():
     text = "\n\nHuman: Hi\nthere\n\nAssistant: Hello.\n\nIt is late.\n\nHuman: So?\n\nAssistant: Bye"
     assert parse(text, "chosen") == [
-        turn("user", "Hi\nthere"), turn("assistant", "Hello.\n\nIt is late."), turn("user", "So?"), turn("assistant", "Bye"),
-    ]  # fmt: skip
+        turn("user", "Hi\nthere"),
+        turn("assistant", "Hello.\n\nIt is late."),
+        turn("user", "So?"),
+        turn("assistant", "Bye"),
+    ]
 
 
 def test_an_empty_turn_in_the_middle_stays_out_and_an_empty_answer_stays():
@@ -67,8 +70,9 @@ def test_preferences_have_the_shared_turns_as_prompt(hh):
     (row,) = hh([record(both)]).preferences()
     assert row == {
         "prompt": [turn("user", "Hi"), turn("assistant", "Hello"), turn("user", "So?")],
-        "chosen": [turn("assistant", "good")], "rejected": [turn("assistant", "bad")],
-    }  # fmt: skip
+        "chosen": [turn("assistant", "good")],
+        "rejected": [turn("assistant", "bad")],
+    }
 
 
 def test_pairs_that_cannot_be_used_are_counted_by_reason(hh, capsys):
@@ -86,9 +90,12 @@ def test_pairs_that_cannot_be_used_are_counted_by_reason(hh, capsys):
     out = capsys.readouterr().out
     assert "(train): 5 of 6 rows are left out" in out
     for reason in (
-        "rejected ends with an empty message", "chosen and rejected are the same", "answer different prompts",
-        "the last answer follows another answer", "the evaluation view asks the same",
-    ):  # fmt: skip
+        "rejected ends with an empty message",
+        "chosen and rejected are the same",
+        "answer different prompts",
+        "the last answer follows another answer",
+        "the evaluation view asks the same",
+    ):
         assert reason in out
 
 
@@ -113,7 +120,6 @@ def test_a_folder_without_subsets_is_read_whole(hh):
     [
         ({"subset": "harmles-base"}, r"data\.subset=harmles-base: .*did you mean harmless-base"),
         ({"problems": 0}, r"data\.problems=0"),
-        ({"evaluation_problems": 0}, r"data\.evaluation_problems=0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(hh, changes, message):

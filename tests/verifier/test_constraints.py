@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_align.data import constraints as made
-from qwen_align.errors import ConfigError
-from qwen_align.verifier.constraints import FIELDS, followed, read, share, verify
+from qwen_align.verifier.constraints import COLUMNS, FIELDS, followed, read, score, verify
 
 DOG = {"kind": "starts", "with": "dog"}
 
@@ -38,7 +37,7 @@ def as_json(*constraints: dict) -> str:
 
 @pytest.mark.parametrize(("constraint", "good", "bad"), CASES, ids=lambda v: v["kind"] if isinstance(v, dict) else "")
 def test_a_constraint_is_followed_or_not(constraint, good, bad):
-    assert (share(good, as_json(constraint)), share(bad, as_json(constraint))) == (1.0, 0.0)
+    assert (score(good, as_json(constraint)), score(bad, as_json(constraint))) == (1.0, 0.0)
 
 
 def test_every_kind_is_tried():
@@ -47,13 +46,13 @@ def test_every_kind_is_tried():
 
 def test_the_score_is_the_share_of_the_constraints():
     wanted = as_json(DOG, {"kind": "ends", "with": "cat"}, {"kind": "distinct"}, {"kind": "words", "most": 9})
-    assert [share(text, wanted) for text in ("dog cat", "dog dog cat", "dog dog", "a a")] == [1.0, 0.75, 0.5, 0.25]
+    assert [score(text, wanted) for text in ("dog cat", "dog dog cat", "dog dog", "a a")] == [1.0, 0.75, 0.5, 0.25]
 
 
 @pytest.mark.parametrize("text", [None, "", "  \n", "...", "_ - '"])
 def test_without_a_word_nothing_is_followed(text):
     wanted = as_json({"kind": "words", "most": 9}, {"kind": "distinct"})
-    assert (share(text, wanted), verify(text, wanted)) == (0.0, "malformed")
+    assert (score(text, wanted), verify(text, wanted)) == (0.0, "malformed")
 
 
 def test_verdicts():
@@ -62,11 +61,11 @@ def test_verdicts():
 
 def test_hyphens_and_apostrophes_stay_inside_a_word():
     two = as_json({"kind": "words", "least": 2, "most": 2})
-    assert [share(text, two) for text in ("don't well-being", "don’t - stop", "don't -stop", "a--b")] == [1.0] * 4
+    assert [score(text, two) for text in ("don't well-being", "don’t - stop", "don't -stop", "a--b")] == [1.0] * 4
 
 
 def test_words_of_other_alphabets_count():
-    assert share("Straße ÜBER 東京", as_json({"kind": "count", "of": ["über", "strasse"], "least": 2})) == 1.0
+    assert score("Straße ÜBER 東京", as_json({"kind": "count", "of": ["über", "strasse"], "least": 2})) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -77,7 +76,7 @@ def test_words_of_other_alphabets_count():
         ("{}", "expected a list of at least one"),
         ("[]", "expected a list of at least one"),
         ("[7]", "expected a kind"),
-        ('[{"kind": "start", "with": "a"}]', r"expected a kind, .*did you mean starts"),
+        ('[{"kind": "start", "with": "a"}]', "expected a kind, one of words, count, only, starts"),
         ('[{"kind": ["words"]}]', "expected a kind"),
         ('[{"kind": "words"}]', "expected words with least, most"),
         ('[{"kind": "words", "least": "3"}]', "expected words with least, most"),
@@ -90,8 +89,10 @@ def test_words_of_other_alphabets_count():
     ],
 )
 def test_constraints_that_cannot_be_checked_are_refused(text, complaint):
-    with pytest.raises(ConfigError, match=f"constraints.*{complaint}"):
+    with pytest.raises(ValueError, match=complaint):
         read(text)
+    with pytest.raises(ValueError, match=r"^is no JSON list of constraints"):
+        COLUMNS["constraints"](text)
 
 
 CLAUSES = st.builds(lambda seed: made.instruction(random.Random(seed), (1, 8)), st.integers(0, 10**9))
@@ -103,7 +104,7 @@ def test_an_answer_built_to_follow_all_constraints_scores_one(clauses, seed):
     constraints = [constraint for _, asked_for in clauses for constraint in asked_for]
     text = made.answer(constraints, random.Random(seed))
     if text is not None:
-        assert (share(text, json.dumps(constraints)), verify(text, json.dumps(constraints))) == (1.0, "correct")
+        assert (score(text, json.dumps(constraints)), verify(text, json.dumps(constraints))) == (1.0, "correct")
 
 
 PIECES = [*made.WORDS[:6], "DOG", "dog's", "-", "'", " ", "\n", "ß", "İ", "東", "\0", "_", "9"]
@@ -113,16 +114,16 @@ PIECES = [*made.WORDS[:6], "DOG", "dog's", "-", "'", " ", "\n", "ß", "İ", "東
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=60).map("".join)), CLAUSES)
 def test_any_text_gets_a_score(text, clauses):
     constraints = [constraint for _, asked_for in clauses for constraint in asked_for]
-    score = share(text, json.dumps(constraints))
-    assert score * len(constraints) == pytest.approx(round(score * len(constraints)))
-    assert 0.0 <= score <= 1.0
-    assert score == followed(text, read(json.dumps(constraints)))
-    assert (verify(text, json.dumps(constraints)) == "correct") == (score == 1.0)
+    found = score(text, json.dumps(constraints))
+    assert found * len(constraints) == pytest.approx(round(found * len(constraints)))
+    assert 0.0 <= found <= 1.0
+    assert found == followed(text, read(json.dumps(constraints)))
+    assert (verify(text, json.dumps(constraints)) == "correct") == (found == 1.0)
 
 
 @pytest.mark.parametrize("piece", ["dog ", "a'", "a-", "-", "''", "A" * 7 + "-", "ß", "\u0301a"])
 def test_long_hostile_texts_take_no_longer_than_plain_ones(piece):
     wanted = as_json(*(constraint for constraint, _, _ in CASES))
     start = time.process_time()
-    assert 0.0 <= share(piece * (1_000_000 // len(piece)), wanted) <= 1.0
+    assert 0.0 <= score(piece * (1_000_000 // len(piece)), wanted) <= 1.0
     assert time.process_time() - start < 5

@@ -145,11 +145,8 @@ def test_plain_arithmetic_agrees_with_python(answer):
     assert (judge(answer, [], 0) is not MALFORMED) == understood
 
 
-PIECES = [
-    "<answer>", "</answer>", "<think>", "</think>", "(", ")", "[", "]", "{", "}", "6", "24", "0", "3.5", "+", "-",
-    "*", "/",
-    "=", "**", "\\frac{", "\\boxed{", "\\left", "\\right", "\\left(", "\\", "$", "x", "×", " ", "\n", "²", "\0", "９",
-]  # fmt: skip
+PIECES = r"<answer> </answer> <think> </think> ( ) [ ] { } 6 24 0 3.5 + - * / = **".split()
+PIECES += [*r"\frac{ \boxed{ \left \right \left( \ $ x ×".split(), " ", "\n", "²", "\0", "９"]
 
 
 @settings(max_examples=300, deadline=None)

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from qwen_align.verifier.math import Verdict, answers, verify
+from qwen_align.verifier.math import Verdict, answer, answers, verify
 
 CORRECT, WRONG, MALFORMED = Verdict.CORRECT, Verdict.WELLFORMED_WRONG, Verdict.MALFORMED
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "test-500.jsonl"
+
+
+def pairs(table: str) -> list[tuple[str, str]]:
+    """(answer, gold) of a table with cells `answer ~ gold` between bars."""
+    cells = [cell for line in table.strip("\n").split("\n") for cell in line.split(" | ")]
+    return [(answer, gold) for answer, gold in (cell.split(" ~ ") for cell in cells)]
 
 
 @pytest.mark.parametrize(
@@ -86,71 +92,45 @@ def test_thinking_does_not_count(completion, verdict):
     assert verify(completion, "42") is verdict
 
 
-@pytest.mark.parametrize(
-    ("answer", "gold"),
-    [
-        ("$42", "42"), (r"\$42", "42"), ("42$", "42"), ("€42", "42"), ("42€", "42"), ("£42.00", "42"),
-        ("US$42", "42"),
-        ("1,234,567", "1234567"), ("1234567", "1,234,567"), ("1{,}234", "1234"), (r"1\,234", "1234"),
-        (r"1,\!234", "1234"),
-        ("1\u2009234", "1234"), ("1,234.50", "1234.5"), ("-$1,234", "-1234"), ("$-5", "-5"), ("−5", "-5"),
-        ("+5", "5"),
-        ("42 apples", "42"), ("42 km/h", "42"), ("42km", "42"), ("42 m^2", "42"), ("42 m²", "42"),
-        ("$42 per day", "42"),
-        (r"42\text{ cm}^2", "42"), (r"42\,\mathrm{m/s}", "42"), (r"42^\circ", "42"), ("42°C", "42"),
-        ("42", r"42^\circ"),
-        ("42 (apples)", "42"), ("10 a.m.", "10"), ("42 a day", "42"), ("5 dozen", "5"),
-        ("Cost (in dollars): 42", "42"),
-        ("42.", "42"), ("42.0", "42"), ("042", "42"), ("42%", "42"), (r"42\%", "42"),
-        ("42 percent", "42"), ("42", r"42\%"),
-        ("0.75", "3/4"), (".75", r"\frac{3}{4}"), ("75/100", "0.75"), (r"\dfrac34", "0.75"), (r"\tfrac{3}4", "0.75"),
-        (r"\frac{-1}{2}", "-0.5"), (r"-\frac{1}{2}", "-0.5"), (r"3\frac{1}{2}", "3.5"), (r"-3\frac12", "-3.5"),
-        ("3 1/2", "7/2"), ("1 1/2 cups", "1.5"), (r"\left(\frac{1}{2}\right)", "0.5"), (r"\frac{\frac12}{3}", "1/6"),
-        ("6*7", "42"), (r"6 \times 7", "42"), (r"2\cdot 21", "42"), ("6 × 7", "42"), ("6 x 7", "42"), ("84/2", "42"),
-        ("(2+4)*7", "42"), ("6(7)", "42"), ("2(20+1)", "42"), ("2^{10}", "1024"), ("2^10", "1024"),
-        ("10^{-3}", "0.001"),
-        ("1e3", "1000"), (r"1.5\times10^3", "1500"), (r"0.1\overline{6}", "1/6"),
-        ("40+2 = 42", "42"), ("42 = x", "42"), ("x = 40 + 2", "42"),
-        (r"\approx 42", "42"), (r"\frac{10}{3} \approx 3.33", "10/3"), ("**42**", "42"), (r"\textbf{42}", "42"),
-        (r"\mathbf{42}", "42"), (r"\displaystyle 42", "42"), ("(42)", "42"), ("42", "Well.\n#### 42"),
-        ("42", r"\boxed{42}"),
-    ],
-)  # fmt: skip
+SURROUNDED = r"""
+$42 ~ 42 | \$42 ~ 42 | 42$ ~ 42 | €42 ~ 42 | 42€ ~ 42 | £42.00 ~ 42 | US$42 ~ 42 | 1,234,567 ~ 1234567
+1234567 ~ 1,234,567 | 1{,}234 ~ 1234 | 1\,234 ~ 1234 | 1,\!234 ~ 1234 | 1,234.50 ~ 1234.5 | -$1,234 ~ -1234 | $-5 ~ -5
+−5 ~ -5 | +5 ~ 5 | 42 apples ~ 42 | 42 km/h ~ 42 | 42km ~ 42 | 42 m^2 ~ 42 | 42 m² ~ 42 | $42 per day ~ 42
+42\text{ cm}^2 ~ 42 | 42\,\mathrm{m/s} ~ 42 | 42^\circ ~ 42 | 42°C ~ 42 | 42 ~ 42^\circ | 42 (apples) ~ 42
+10 a.m. ~ 10 | 42 a day ~ 42 | 5 dozen ~ 5 | Cost (in dollars): 42 ~ 42 | 42. ~ 42 | 42.0 ~ 42 | 042 ~ 42 | 42% ~ 42
+42\% ~ 42 | 42 percent ~ 42 | 42 ~ 42\% | 0.75 ~ 3/4 | .75 ~ \frac{3}{4} | 75/100 ~ 0.75 | \dfrac34 ~ 0.75
+\tfrac{3}4 ~ 0.75 | \frac{-1}{2} ~ -0.5 | -\frac{1}{2} ~ -0.5 | 3\frac{1}{2} ~ 3.5 | -3\frac12 ~ -3.5 | 3 1/2 ~ 7/2
+1 1/2 cups ~ 1.5 | \left(\frac{1}{2}\right) ~ 0.5 | \frac{\frac12}{3} ~ 1/6 | 6*7 ~ 42 | 6 \times 7 ~ 42
+2\cdot 21 ~ 42 | 6 × 7 ~ 42 | 6 x 7 ~ 42 | 84/2 ~ 42 | (2+4)*7 ~ 42 | 6(7) ~ 42 | 2(20+1) ~ 42 | 2^{10} ~ 1024
+2^10 ~ 1024 | 10^{-3} ~ 0.001 | 1e3 ~ 1000 | 1.5\times10^3 ~ 1500 | 0.1\overline{6} ~ 1/6 | 40+2 = 42 ~ 42
+42 = x ~ 42 | x = 40 + 2 ~ 42 | \approx 42 ~ 42 | \frac{10}{3} \approx 3.33 ~ 10/3 | **42** ~ 42 | \textbf{42} ~ 42
+\mathbf{42} ~ 42 | \displaystyle 42 ~ 42 | (42) ~ 42 | 42 ~ \boxed{42}
+"""
+
+
+@pytest.mark.parametrize(("answer", "gold"), [*pairs(SURROUNDED), ("1\u2009234", "1234"), ("42", "Well.\n#### 42")])
 def test_what_only_surrounds_the_number_is_ignored(answer, gold):
     assert verify(rf"\boxed{{{answer}}}", gold) is CORRECT
     assert verify(f"So we get 17.\n#### {answer}", gold) is CORRECT
 
 
-@pytest.mark.parametrize(
-    ("answer", "gold"),
-    [
-        ("0.333", "1/3"), ("0.33333333333333333333", "1/3"), ("3.14", "22/7"), ("0.5", "50"),
-        ("50%", "0.5"), ("42.01", "42"),
-        ("42 or 43", "42"), ("42 or 43", "43"), ("42, 43", "42"), ("42,43", "43"), ("42 and 43", "42"),
-        ("42 43", "42"),
-        ("42; 43", "42"), ("42/43", "42"), (r"42 \text{ or } 43", "42"), (r"\pm 42", "42"),
-        ("42±1", "42"), ("x=42, y=43", "43"),
-        ("42 - 43", "42"), ("5 feet 3 inches", "5"), ("3:30", "3"), ("-42", "42"), ("42", "-42"), ("minus 42", "42"),
-        ("negative 42", "-42"), ("12,34", "1234"), ("1,2345", "12345"), ("1.234.567", "1234567"), ("42.5", "42"),
-        ("٤٢", "42"), ("４２", "42"), ("४२", "42"), ("⁴²", "42"), ("④②", "42"), ("𝟒𝟐", "42"), ("4２", "4"),
-        ("2½", "2"),
-        ("½", "1/2"), ("3π", "3"), ("‑5", "5"), ("5 ± 1", "5"), ("5²", "25"),
-        ("forty-two", "42"), (r"\text{forty-two}", "42"), ("XLII", "42"), ("Ⅳ", "4"),
-        ("四十二", "42"), ("42万", "42"), ("0x2A", "42"), ("0x2A", "0"), ("0b101010", "42"), ("2a", "2"),
-        ("42k", "42"),
-        ("5 million", "5"), ("5 million", "5000000"), ("2 and a half", "2"), ("2 and a half", "2.5"),
-        ("5 squared", "5"),
-        ("3x", "3"), ("3x^2", "3"), ("2ab", "2"), (r"2\pi", "2"), ("2pi", "2"), ("5i", "5"),
-        ("3+4i", "3"), ("x+42", "42"),
-        ("42+x", "42"), ("x - 42", "-42"), ("f(42)", "42"), ("x>42", "42"), (r"42 \neq 43", "43"), ("42!", "42"),
-        ("5!", "120"), ("9!!", "945"), ("9^9^9", "9"), ("9^{9^9}", "9"), ("9**9**9", "9"), ("2**10", "1024"),
-        (r"\sum_{k=1}^{6} 2k", "42"), (r"\prod_{k=1}^{3} k", "6"), (r"\int_0^1 2x\,dx", "1"),
-        ("1/0", "1"), ("0/0", "0"),
-        (r"\frac{1}{0}", "1"), (r"\infty", "42"), ("nan", "42"), ("int('42')", "42"), ("print(42)", "42"),
-        ("eval('6*7')", "42"),
-        ("__import__('os').system('touch pwned')", "42"), ("sqrt 16", "16"), ("half of 84", "84"), ("1e999999", "42"),
-    ],
-)  # fmt: skip
+INEXACT = r"""
+0.333 ~ 1/3 | 0.33333333333333333333 ~ 1/3 | 3.14 ~ 22/7 | 0.5 ~ 50 | 50% ~ 0.5 | 42.01 ~ 42 | 42 or 43 ~ 42
+42 or 43 ~ 43 | 42, 43 ~ 42 | 42,43 ~ 43 | 42 and 43 ~ 42 | 42 43 ~ 42 | 42; 43 ~ 42 | 42/43 ~ 42
+42 \text{ or } 43 ~ 42 | \pm 42 ~ 42 | 42±1 ~ 42 | x=42, y=43 ~ 43 | 42 - 43 ~ 42 | 5 feet 3 inches ~ 5 | 3:30 ~ 3
+-42 ~ 42 | 42 ~ -42 | minus 42 ~ 42 | negative 42 ~ -42 | 12,34 ~ 1234 | 1,2345 ~ 12345 | 1.234.567 ~ 1234567
+42.5 ~ 42 | ٤٢ ~ 42 | ４２ ~ 42 | ४२ ~ 42 | ⁴² ~ 42 | ④② ~ 42 | 𝟒𝟐 ~ 42 | 4２ ~ 4 | 2½ ~ 2 | ½ ~ 1/2 | 3π ~ 3 | ‑5 ~ 5
+5 ± 1 ~ 5 | 5² ~ 25 | forty-two ~ 42 | \text{forty-two} ~ 42 | XLII ~ 42 | Ⅳ ~ 4 | 四十二 ~ 42 | 42万 ~ 42 | 0x2A ~ 42
+0x2A ~ 0 | 0b101010 ~ 42 | 2a ~ 2 | 42k ~ 42 | 5 million ~ 5 | 5 million ~ 5000000 | 2 and a half ~ 2
+2 and a half ~ 2.5 | 5 squared ~ 5 | 3x ~ 3 | 3x^2 ~ 3 | 2ab ~ 2 | 2\pi ~ 2 | 2pi ~ 2 | 5i ~ 5 | 3+4i ~ 3 | x+42 ~ 42
+42+x ~ 42 | x - 42 ~ -42 | f(42) ~ 42 | x>42 ~ 42 | 42 \neq 43 ~ 43 | 42! ~ 42 | 5! ~ 120 | 9!! ~ 945 | 9^9^9 ~ 9
+9^{9^9} ~ 9 | 9**9**9 ~ 9 | 2**10 ~ 1024 | \sum_{k=1}^{6} 2k ~ 42 | \prod_{k=1}^{3} k ~ 6 | \int_0^1 2x\,dx ~ 1
+1/0 ~ 1 | 0/0 ~ 0 | \frac{1}{0} ~ 1 | \infty ~ 42 | nan ~ 42 | int('42') ~ 42 | print(42) ~ 42 | eval('6*7') ~ 42
+__import__('os').system('touch pwned') ~ 42 | sqrt 16 ~ 16 | half of 84 ~ 84 | 1e999999 ~ 42
+"""
+
+
+@pytest.mark.parametrize(("answer", "gold"), pairs(INEXACT))
 def test_anything_but_the_exact_number_is_wrong(answer, gold):
     assert verify(rf"\boxed{{{answer}}}", gold) is WRONG
 
@@ -274,3 +254,19 @@ def test_many_markers_are_listed_in_linear_time():
     assert answers("\\boxed{" * 100_000) == []
     assert len(answers("#### 1\n" * 100_000)) == 100_000
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("completion", "vote"),
+    [
+        ("so #### 1,234", "1234"),
+        ("\\boxed{1234.0}", "1234"),
+        ("The answer is 0.5.", "1/2"),
+        ("\\boxed{x}", "x"),
+        ("<think>#### 9</think>it is 4", "4"),
+        ("no idea", None),
+        ("", None),
+    ],
+)
+def test_equal_numbers_vote_for_the_same(completion, vote):
+    assert answer(completion) == vote

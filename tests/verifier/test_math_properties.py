@@ -87,11 +87,8 @@ def test_any_way_to_write_a_rational_is_that_rational(numerator, denominator, da
     assert verify(frame.replace("%s", written), str(value + 1)) is WRONG
 
 
-PIECES = [
-    r"\boxed{", "}", "{", "####", "answer is ", "42", "7", ",", ".", "$", "%", "=", "-", "+", "/", "(", ")", r"\frac",
-    " or ",
-    "<think>", "</think>", "\n", " ", "x", "٤", "½", "km", "\0", "\\", "^",
-]  # fmt: skip
+PIECES = r"\boxed{ } { #### 42 7 , . $ % = - + / ( ) \frac <think> </think> x ٤ ½ km \ ^".split()
+PIECES += ["answer is ", " or ", "\n", " ", "\0"]
 
 
 @settings(max_examples=300, deadline=None)
@@ -100,20 +97,8 @@ def test_any_text_gets_a_verdict(text):
     assert isinstance(verify(text, "42"), Verdict)
 
 
-MARKED = [
-    "\\boxed{",
-    "\\boxed{42}",
-    "\\fbox{7}",
-    "}",
-    "#### 42",
-    "#### Step 2",
-    "#####",
-    "\n",
-    " 42 ",
-    " so ",
-    "<think>",
-    "</think>",
-]
+MARKED = r"\boxed{ \boxed{42} \fbox{7} } ##### <think> </think>".split()
+MARKED += ["#### 42", "#### Step 2", "\n", " 42 ", " so "]
 
 
 @settings(max_examples=300, deadline=None)
