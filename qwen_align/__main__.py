@@ -25,7 +25,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qwen_align.config import check, component, groups, overrides, usage
 from qwen_align.errors import ConfigError
-from qwen_align.report import pages, sweep
 from qwen_align.stage import comparison, multirun, preflight, run, run_folder, summary
 from qwen_align.stage.comparison import Composed
 from qwen_align.stage.launch import INTERRUPTED, USER_ERROR
@@ -123,6 +122,8 @@ def _plan_and_run(composed: Composed) -> tuple[Path | None, float | None]:
         return None, None
     last, given = stages[-1], [text.lstrip("+") for text in composed.overrides]
     run.execute(stages, job.force, given, job.workers)
+    from qwen_align.report import pages  # a plan needs none
+
     keys = {text.partition("=")[0] for text in given}
     # An experiment's name stands for its whole chain; a part of it reports beside it.
     part = job.name and "method" in keys and "name" not in keys
@@ -173,6 +174,8 @@ def _under_hydra(given: list[str], job: Callable[[DictConfig], float | None]) ->
 
 def _sweep(given: list[str]) -> None:
     """All jobs of a command line, then the table over them; what failed is kept for `main`."""
+    from qwen_align.report import sweep
+
     # What names the sweep's folder, without what is swept: that can only be composed job by job.
     fixed = [text for text in given if re.match(r"\+*(experiment|runs_dir|plan|objective)=[^,]*$", text)]
     with initialize_config_dir(str(groups.CONF), version_base="1.3"):
@@ -195,6 +198,8 @@ def _sweep(given: list[str]) -> None:
 
 
 def _jobs(given: list[str], folder: Path) -> None:
+    from qwen_align.report import sweep
+
     try:
         _under_hydra([*given, f"hydra.sweep.dir={folder}"], _job)
     except (ConfigError, HydraException, OmegaConfBaseException):

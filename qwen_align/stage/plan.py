@@ -6,9 +6,11 @@ before.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -79,6 +81,24 @@ class Stage:
         """The policies this one came from, the earliest first."""
         parent = self.parents.init
         return [*parent.lineage, parent] if parent else []
+
+    @contextmanager
+    def buildable(self) -> Iterator[Job]:
+        """Its settings, with an empty file in place of each that another stage is to write: components look for their files."""
+        folders = [str(other.folder) for other in self.parents.others if other.state != "finished"]
+        if not folders:
+            yield self.job
+            return
+        with TemporaryDirectory() as temporary:
+
+            def stand_in(text: str) -> str:
+                if not any(text.startswith(f"{folder}/") for folder in folders):
+                    return text
+                path = Path(temporary) / Path(text).name
+                path.touch()
+                return str(path)
+
+            yield read(self.method, fingerprint.replaced(self.config, stand_in))
 
     def needed(self) -> "list[Stage]":
         """Every stage that has to be finished before this one, the earliest first."""
@@ -234,8 +254,8 @@ class _Resolver:
             path = Path(node["folder"]).expanduser().resolve()
             if path.exists() or self._planned(path):
                 node["folder"] = str(path)
-            if stage := self._planned(path):
-                found[name] = stage
+            if planned := self._planned(path):
+                found[name] = planned
             elif (path / "run.json").is_file():
                 manifest = _finished_run("reward.folder", path)
                 made[str(path)] = manifest["fingerprint"]
@@ -249,8 +269,10 @@ class _Resolver:
 
 def _nodes(node: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
     """As reward.nodes, the nodes themselves: what is set in them is set in the config."""
-    several = bool(node) and node["_target_"] == reward.SEVERAL
-    return {name: node[name] if several else node for name in reward.nodes(node)} if node else {}
+    if not node:
+        return {}
+    several = node["_target_"] == reward.SEVERAL
+    return {name: node[name] if several else node for name in reward.nodes(node)}
 
 
 def _reward_method() -> str:

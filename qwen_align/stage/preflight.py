@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants
 from omegaconf import DictConfig, OmegaConf
@@ -92,7 +93,10 @@ def sources(stage: Stage) -> Iterator[Source]:
     job, node = stage.job, stage.config["data"]
     if brings_problems(stage.config["generator"]):
         return
-    built = data.load(node).source if schema.is_light(node["_target_"]) else None
+    built: Any = None
+    if schema.is_light(node["_target_"]):
+        with stage.buildable() as buildable:
+            built = data.load(plain(buildable.data)).source
     if hasattr(built, "sources"):
         measured = job.trains and not stage.trains_reward  # what training ends with
         for view in dict.fromkeys([job.method.view, *(["evaluation"] if measured else [])]):

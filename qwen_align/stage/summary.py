@@ -27,7 +27,7 @@ def _stages(stages: Sequence[Stage]) -> str:
 
 
 def _rows(comparison: Stage) -> str:
-    """The rows of a table: seeds, overrides, and what is still to run; a stage that several rows share counts with the first."""
+    """The rows of a table: seeds, overrides, and what is still to run; what several rows share counts with the first."""
     method = comparison.config["method"]
     lines = [("row", "seeds", "overrides", "to run")]
     counted: set[Stage] = set()
@@ -59,8 +59,8 @@ def forecast_lines(stages: Sequence[Stage]) -> list[str]:
         lines.setdefault(_figures(found), []).append(stage)
         rates.setdefault(found.rate, []).append(stage.label)
         notes += forecast.shortage(stage, found)
-    rows = [("stage", "updates", "epochs", "an update", "tokens", "memory", "disk", "time")]
-    rows += [(", ".join(_counted(alike)), *figures) for figures, alike in lines.items()]
+    rows: list[tuple[str, ...]] = [("stage", "updates", "epochs", "an update", "tokens", "memory", "disk", "time")]
+    rows += [(", ".join(_counted(same)), *figures) for figures, same in lines.items()]
     times = [
         f"time {rate}{': ' + ', '.join(dict.fromkeys(labels)) if len(rates) > 1 else ''}"
         for rate, labels in rates.items()
