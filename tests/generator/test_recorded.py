@@ -6,6 +6,7 @@ import pytest
 from tiny import TINY
 
 from qwen_align import model
+from qwen_align.config import component
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
 from qwen_align.generator.recorded import Recorded, name_of, write
@@ -14,9 +15,13 @@ from qwen_align.stage import run, run_folder, worker
 
 RIGHT, WRONG, NONE = "<answer>44 + 35 + 19</answer>", "<answer>44 - 19 + 35</answer>", "I can't."
 LINE = {
-    "prompt": "numbers [44, 19, 35] target 98", "nums": [44, 19, 35], "target": 98,
-    "ground_truth": {"numbers": [44, 19, 35], "target": 98}, "response": [RIGHT, WRONG], "scores": [1, 0.1],
-}  # fmt: skip
+    "prompt": "numbers [44, 19, 35] target 98",
+    "nums": [44, 19, 35],
+    "target": 98,
+    "ground_truth": {"numbers": [44, 19, 35], "target": 98},
+    "response": [RIGHT, WRONG],
+    "scores": [1, 0.1],
+}
 
 
 def recorded(tmp_path, *lines):
@@ -25,41 +30,50 @@ def recorded(tmp_path, *lines):
     return Recorded(str(path))
 
 
+def problems(tmp_path, *lines, verifier="countdown"):
+    return recorded(tmp_path, *lines).problems(component.verifier(verifier))
+
+
 def without(*keys):
     return {key: value for key, value in LINE.items() if key not in keys}
 
 
 def test_a_line_is_a_problem_with_its_completions_and_scores(tmp_path):
-    (problem,) = recorded(tmp_path, LINE).problems()
+    (problem,) = problems(tmp_path, LINE)
     assert problem.row == {"prompt": LINE["prompt"], "nums": [44, 19, 35], "target": 98}
     assert [completion.text for completion in problem.pool] == [RIGHT, WRONG]
     assert problem.scores == [1.0, 0.1]
 
 
 def test_a_json_list_is_read_like_lines(tmp_path):
-    first, second = recorded(tmp_path, json.dumps([LINE, LINE], indent=1)).problems()
-    assert first.row == second.row == recorded(tmp_path, LINE).problems()[0].row
+    first, second = problems(tmp_path, json.dumps([LINE, LINE], indent=1))
+    assert first.row == second.row == problems(tmp_path, LINE)[0].row
 
 
 @pytest.mark.parametrize("top", [{}, {"nums": None, "target": None}], ids=["absent", "null"])
 def test_what_only_the_ground_truth_says_is_taken_from_there(tmp_path, top):
-    (problem,) = recorded(tmp_path, without("nums", "target") | top).problems()
+    (problem,) = problems(tmp_path, without("nums", "target") | top)
     assert (problem.row["nums"], problem.row["target"]) == ([44, 19, 35], 98)
 
 
 @pytest.mark.parametrize("truth", ["72", {"answer": "72"}])
 def test_a_maths_answer_may_be_the_ground_truth(tmp_path, truth):
-    (problem,) = recorded(tmp_path, {"ground_truth": truth, "response": ["#### 72"]}).problems()
+    (problem,) = problems(tmp_path, {"ground_truth": truth, "response": ["#### 72"]}, verifier="math")
     assert problem.row["answer"] == "72"
 
 
 def test_numbers_written_as_text_become_numbers(tmp_path):
-    (problem,) = recorded(tmp_path, LINE | {"target": "98"}).problems()
+    (problem,) = problems(tmp_path, LINE | {"target": "98"})
     assert problem.row["target"] == 98
 
 
+def test_without_a_verifier_columns_are_read_as_they_are(tmp_path):
+    (problem,) = problems(tmp_path, LINE | {"target": "many"}, verifier=None)
+    assert problem.row["target"] == "many"
+
+
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "message"),
     [
         ([LINE, "{"], "line 2 is not JSON"),
         ([LINE, "", "[1]"], "line 3 is no object"),
@@ -77,27 +91,37 @@ def test_numbers_written_as_text_become_numbers(tmp_path):
         ([LINE, without("scores")], "line 2 has no scores, unlike line 1"),
         ([LINE | {"target": 97}], "line 1 says target twice: 97, but 98 in ground_truth"),
         ([LINE | {"greedy": RIGHT}, LINE], "line 2 has no greedy, unlike line 1"),
+        (
+            [LINE, without("nums", "ground_truth")],
+            "line 2 has no nums, which the verifier countdown reads (there are prompt",
+        ),
+        (
+            [without("ground_truth") | {"target": None}],
+            "has no target that the verifier countdown reads (target is no whole",
+        ),
         ([], "holds no problem"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_first_bad_line_is_named(tmp_path, lines, told):
+def test_the_first_bad_line_is_named(tmp_path, lines, message):
     with pytest.raises(ConfigError) as caught:
-        recorded(tmp_path, *lines).problems()
+        problems(tmp_path, *lines)
     assert str(caught.value).startswith(f"generator.path={tmp_path / 'eval.json'}: ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_no_text_is_one_line(tmp_path):
     (tmp_path / "eval.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"generator\.path=.*: cannot be read"):
-        Recorded(str(tmp_path / "eval.json")).problems()
+        Recorded(str(tmp_path / "eval.json")).problems(None)
 
 
-@pytest.mark.parametrize(("path", "told"), [(None, "null: expected the file"), ("nowhere.json", "no such file")])
-def test_a_file_is_needed(path, told):
-    with pytest.raises(ConfigError, match=rf"generator\.path={path}.*".replace("None", "null") + told.split()[-1]):
+@pytest.mark.parametrize(
+    ("path", "message"), [(None, "null: expected the file"), ("nowhere.json", "nowhere.json: no such")]
+)
+def test_a_file_is_needed(path, message):
+    with pytest.raises(ConfigError, match=rf"^generator\.path={message}"):
         Recorded(path)
 
 
@@ -105,7 +129,7 @@ def test_what_is_written_is_read_again(tmp_path):
     row = {"prompt": [{"role": "user", "content": "?"}], "nums": [1, 2], "target": 3, "id": "a"}
     pool = [Completion(RIGHT, 7, True), Completion(NONE, 9, False)]
     write(tmp_path / "eval.json", [row], [[Completion(WRONG, 5, True)]], [pool], [["correct", "malformed"]])
-    (problem,) = Recorded(str(tmp_path / "eval.json")).problems()
+    (problem,) = Recorded(str(tmp_path / "eval.json")).problems(component.verifier("countdown"))
     assert (problem.row, problem.pool, problem.scores) == (row, pool, [1.0, 0.0])
     assert problem.greedy[0].text == WRONG
     assert json.loads((tmp_path / "eval.json").read_text())["ground_truth"] == {"numbers": [1, 2], "target": 3}
@@ -122,7 +146,7 @@ EVALUATE = ("method=evaluate", "data=countdown", "generator=recorded")
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "message"),
     [
         (["method=sft"], "expected method=evaluate with init=base, not method=sft"),
         (["method=rloo"], "not method=sft"),
@@ -130,12 +154,12 @@ EVALUATE = ("method=evaluate", "data=countdown", "generator=recorded")
         (["method=synthesize"], "not method=synthesize"),
         (["method=evaluate", "init=org/model"], "not method=evaluate with init=org/model"),
     ],
-)  # fmt: skip
-def test_only_an_evaluation_that_loads_nothing_takes_a_file(stages_of, tmp_path, words, told):
+)
+def test_only_an_evaluation_that_loads_nothing_takes_a_file(stages_of, tmp_path, overrides, message):
     path = recorded(tmp_path, LINE).path
     with pytest.raises(ConfigError, match=r"^generator=recorded: only what is in the file is measured") as caught:
-        stages_of(*EVALUATE[1:], f"generator.path={path}", *words)
-    assert told in str(caught.value)
+        stages_of(*EVALUATE[1:], f"generator.path={path}", *overrides)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("method", ["sft", "rloo", "evaluate", "best_of_n"])
@@ -151,11 +175,11 @@ def test_a_bad_line_is_found_before_a_stage_starts(stages_of, tmp_path):
 
 
 def test_another_content_is_another_run(stages_of, tmp_path):
-    marks = []
+    found = []
     for lines in ([LINE], [LINE, LINE], [LINE]):
         path = recorded(tmp_path, *lines).path
-        marks.append(stages_of(*EVALUATE, f"generator.path={path}")[-1].fingerprint)
-    assert marks[0] == marks[2] != marks[1]
+        found.append(stages_of(*EVALUATE, f"generator.path={path}")[-1].fingerprint)
+    assert found[0] == found[2] != found[1]
 
 
 def test_where_the_file_lies_does_not_count(stages_of, tmp_path):
@@ -167,8 +191,8 @@ def test_where_the_file_lies_does_not_count(stages_of, tmp_path):
 
 def test_your_own_data_needs_no_evaluation_file_to_judge_a_recorded_one(stages_of, tmp_path):
     path = recorded(tmp_path, {"answer": "72", "response": ["#### 72"]}).path
-    words = ["method=evaluate", "data=local", "data.verifier=math", "generator=recorded", f"generator.path={path}"]
-    assert len(stages_of(*words)) == 1
+    overrides = ["method=evaluate", "data=local", "data.verifier=math", "generator=recorded", f"generator.path={path}"]
+    assert len(stages_of(*overrides)) == 1
 
 
 @pytest.fixture
@@ -181,10 +205,9 @@ def nothing_is_loaded(monkeypatch):
         monkeypatch.setattr(model, name, refuse)
 
 
-def measured(stages_of, path, *words):
-    (stage,) = stages_of(
-        "method=evaluate", "generator=recorded", f"generator.path={path}", *(words or ("data=countdown",))
-    )
+def measured(stages_of, path, *overrides):
+    data = overrides or ("data=countdown",)
+    (stage,) = stages_of("method=evaluate", "generator=recorded", f"generator.path={path}", *data)
     run.prepare(stage, afresh=False)
     code = worker.run_stage(stage.folder)
     return code, stage.folder
@@ -214,23 +237,6 @@ def test_maths_is_measured_in_the_same_way(stages_of, tmp_path, answers):
     found = run_folder.read_json(folder / "metrics.json")
     assert (code, found["evaluation"]["pass@1"]["mean"]) == (0, 0.5)
     assert found["recorded"] == {"completions": 2, "scored": 0}
-
-
-@pytest.mark.usefixtures("nothing_is_loaded")
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        (
-            without("nums", "ground_truth"),
-            "line 2 has no usable nums, which the verifier of Countdown reads (there are ",
-        ),
-        (without("ground_truth") | {"target": None}, "(target is no whole number)"),
-    ],
-)
-def test_a_column_that_the_verifier_reads_is_missed_by_its_name_and_line(stages_of, tmp_path, line, told):
-    code, folder = measured(stages_of, recorded(tmp_path, LINE, line).path)
-    assert code == worker.USER_ERROR
-    assert told in run_folder.read_json(folder / "run.json")["error"]
 
 
 def test_our_evaluation_read_back_gives_the_same_numbers(tmp_path, stages_of):

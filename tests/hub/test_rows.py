@@ -95,7 +95,7 @@ def test_a_download_is_read_offline_without_having_been_prepared(home, tmp_path)
     part = (tmp_path / "rows.parquet").read_bytes()
     folder = snapshot(home, NAME, "dataset", **{"train-00000-of-00001__parquet": part})
     assert rows.require(source(NAME, "train")) is None
-    assert load("data.dataset_name", NAME, "train", ("a",))["a"][:] == [1, 2, 3]
+    assert load(source(NAME, "train"), "train", ("a",))["a"][:] == [1, 2, 3]
     assert rows.downloaded(source()) == folder
 
 
