@@ -13,6 +13,7 @@ import torch
 
 from qwen_align import chat, model
 from qwen_align.bench import Row, interleaved
+from qwen_align.config import component, groups
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Conversation, Sampling, sample
 from qwen_align.generator.transformers import Transformers
@@ -24,8 +25,8 @@ PROMPTS = {"short prompts, 8 words": (8, 8), "mixed prompts, 5 to 120 words": (5
 def prompts(shortest: int, longest: int, count: int = 64) -> list[Conversation]:
     """Prompts of numbers; lengths are uniform between the two."""
     rng = random.Random(0)
-    words = [" ".join(str(rng.randint(0, 100)) for _ in range(rng.randint(shortest, longest))) for _ in range(count)]
-    return [[{"role": "user", "content": f"Numbers {text}"}] for text in words]
+    numbers = [" ".join(str(rng.randint(0, 100)) for _ in range(rng.randint(shortest, longest))) for _ in range(count)]
+    return [[{"role": "user", "content": f"Numbers {text}"}] for text in numbers]
 
 
 @torch.inference_mode()
@@ -55,10 +56,8 @@ def run(rounds: int, policy: str | None) -> list[Row]:
     if policy and not (Path(policy) / "model").is_dir():
         raise ConfigError(f"policy={policy}: expected a finished run folder of a training method")
     torch.manual_seed(0)
-    measured = model.from_run(Path(policy)) if policy else model.from_scratch(
-        "Numbers target + - * / ( ) = ; <think> </think> <answer> </answer>", 100, hidden_size=128, num_hidden_layers=3,
-        intermediate_size=256, num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=512,
-    )  # fmt: skip
+    settings = component.settings(groups.read("model", "countdown_tiny")) | {"max_position_embeddings": 512}
+    measured = model.from_run(Path(policy)) if policy else model.from_scratch(**settings)
     found = []
     for name, lengths in PROMPTS.items():
         asked = prompts(*lengths)

@@ -24,21 +24,28 @@ from pathlib import Path
 from tqdm import tqdm
 
 from qwen_align.bench import Row
-from qwen_align.data.countdown import Countdown
+from qwen_align.config import groups
+from qwen_align.data import load
 from qwen_align.stage import run_folder
 
 STEPS = {"sft": 100, "rloo": 20}
-_COMMON = (
-    "model=countdown_tiny", "data=local", "data.verifier=countdown", "reward=countdown", "hardware=cpu", "name=null",
-    "max_completion_length=28", "method.args.activation_checkpointing=false", "method.args.lr_scheduler_type=linear",
-    "method.args.warmup_steps=0",
-)  # fmt: skip
+_VIEWS = {"sft": "demonstrations", "rloo": "prompts"}
+_COMMON = """model=countdown_tiny data=local data.verifier=countdown reward=countdown hardware=cpu name=null
+    max_completion_length=28 method.args.activation_checkpointing=false method.args.lr_scheduler_type=linear
+    method.args.warmup_steps=0"""
 _OWN = {
-    "sft": ("method.batch_size=64", "method.args.per_device_train_batch_size=64", "method.args.learning_rate=1e-3",
-            "method.args.max_length=64"),
-    "rloo": ("method.prompts_per_step=16", "method.args.per_device_train_batch_size=128", "method.args.beta=0.0",
-             "method.args.num_generations=8", "method.args.learning_rate=5e-5", "method.held_out_every=null"),
-}  # fmt: skip
+    "sft": """method.batch_size=64 method.args.per_device_train_batch_size=64 method.args.learning_rate=1e-3
+        method.args.max_length=64""",
+    "rloo": """method.prompts_per_step=16 method.args.per_device_train_batch_size=128 method.args.num_generations=8
+        method.args.beta=0.0 method.args.learning_rate=5e-5 method.held_out_every=null""",
+}
+
+
+def overrides(method: str, start: str | Path, rows: Path, out: Path, steps: int) -> list[str]:
+    """The job of the plain script as the entrypoint is asked for it."""
+    own = [f"method={method}", f"init={start}", f"data.{_VIEWS[method]}_path={rows}", f"runs_dir={out}"]
+    own += [f"method.args.max_steps={steps}", f"method.args.save_steps={10 * steps}"]
+    return [*_COMMON.split(), *_OWN[method].split(), *own]
 
 
 def _run(command: list[str]) -> tuple[float, str]:
@@ -54,12 +61,7 @@ def _run(command: list[str]) -> tuple[float, str]:
 
 def ours(method: str, start: Path, rows: Path, out: Path) -> tuple[float, float]:
     """(seconds of the training loop, of the whole process) through the entrypoint."""
-    view = "demonstrations" if method == "sft" else "prompts"
-    words = [
-        *_COMMON, *_OWN[method], f"method={method}", f"init={start}", f"data.{view}_path={rows}", f"runs_dir={out}",
-        f"method.args.max_steps={STEPS[method]}", f"method.args.save_steps={10 * STEPS[method]}",
-    ]  # fmt: skip
-    seconds, _ = _run([sys.executable, "-m", "qwen_align", *words])
+    seconds, _ = _run([sys.executable, "-m", "qwen_align", *overrides(method, start, rows, out, STEPS[method])])
     (metrics,) = out.glob(f"{method}-*/metrics.json")
     return float(run_folder.read_json(metrics)["train"]["train_seconds"]), seconds
 
@@ -67,8 +69,8 @@ def ours(method: str, start: Path, rows: Path, out: Path) -> tuple[float, float]
 def plain(method: str, start: Path, rows: Path, out: Path) -> tuple[float, float]:
     """The same of the plain script."""
     command = [sys.executable, "-m", "qwen_align.bench.plain", method, start / "model", rows, out, STEPS[method]]
-    seconds, said = _run([str(word) for word in command])
-    return float(json.loads(said.splitlines()[-1])["train_runtime"]), seconds
+    seconds, output = _run([str(argument) for argument in command])
+    return float(json.loads(output.splitlines()[-1])["train_runtime"]), seconds
 
 
 def _side_by_side(works: Sequence[Callable[[], tuple[float, float]]], turn: int) -> list[tuple[float, float]]:
@@ -86,20 +88,19 @@ def _side_by_side(works: Sequence[Callable[[], tuple[float, float]]], turn: int)
 
 def _prepared(folder: Path) -> tuple[Path, dict[str, Path]]:
     """A policy that was trained for some steps, and the rows of each method."""
-    data = Countdown(
-        problems=8000, evaluation_problems=100, count=[3, 3], numbers=[1, 20], target=[1, 100], largest=100, held_out=0.15,
-        seed=0, prompt="Numbers {numbers} target {target}",
-    )  # fmt: skip
+    small = {"problems": 8000, "evaluation_problems": 100, "count": [3, 3], "numbers": [1, 20], "target": [1, 100]}
+    small |= {"largest": 100, "prompt": "Numbers {numbers} target {target}"}
+    data = load(groups.read("data", "countdown") | small)
     files = {"sft": folder / "demonstrations.jsonl", "rloo": folder / "prompts.jsonl"}
-    for path, rows in zip(files.values(), (data.demonstrations(), data.prompts()), strict=True):
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    words = [*_COMMON, *_OWN["sft"], "method=sft", "init=base", f"data.demonstrations_path={files['sft']}"]
-    _run([sys.executable, "-m", "qwen_align", *words, f"runs_dir={folder}", "method.args.max_steps=300"])
+    for method, path in files.items():
+        path.write_text("".join(json.dumps(row) + "\n" for row in data.rows(_VIEWS[method])), encoding="utf-8")
+    _run([sys.executable, "-m", "qwen_align", *overrides("sft", "base", files["sft"], folder, 300)])
     (start,) = folder.glob("sft-*")
     return start, files
 
 
-def _row(name: str, mine: list[float], theirs: list[float], note: str) -> Row:
+def row_of(name: str, mine: list[float], theirs: list[float], note: str) -> Row:
+    """One row of the seconds of each pair; the spread is the whole range of their ratios."""
     ratios = sorted(b / a for a, b in zip(mine, theirs, strict=True))
     one, other = (1 / statistics.median(values) for values in (mine, theirs))
     return Row(name, "runs", one, other, statistics.median(ratios), ratios[0], ratios[-1], len(ratios), note)
@@ -124,5 +125,5 @@ def run(rounds: int) -> list[Row]:
                     f"{STEPS[method]} steps; median {statistics.median(first):.1f} s and {statistics.median(other):.1f} s; "
                     f"bit for bit the same weights in {same} of {len(times)}"
                 )
-                found.append(_row(f"{method}, {what}", first, other, note))
+                found.append(row_of(f"{method}, {what}", first, other, note))
     return found

@@ -23,10 +23,9 @@ def countdown(completions, nums, target, **_):  # type: ignore[no-untyped-def]
 def main() -> None:
     """Train, save, and print how long the training loop took."""
     method, folder, rows, out, steps = sys.argv[1:]
-    shared: dict[str, Any] = {
-        "output_dir": out, "max_steps": int(steps), "use_cpu": True, "bf16": False, "activation_checkpointing": False,
-        "report_to": "none", "save_steps": 1000, "seed": 0,  # saves at its last step, as TRL's defaults do
-    }  # fmt: skip
+    shared: dict[str, Any] = {"output_dir": out, "max_steps": int(steps), "report_to": "none", "seed": 0}
+    shared |= {"use_cpu": True, "bf16": False, "activation_checkpointing": False}
+    shared["save_steps"] = 1000  # saves at its last step, as TRL's defaults do
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left" if method == "rloo" else "right")
     data = load_dataset("json", data_files=rows, split="train")
     trainer: SFTTrainer | RLOOTrainer
@@ -34,10 +33,8 @@ def main() -> None:
         sft = SFTConfig(per_device_train_batch_size=64, learning_rate=1e-3, max_length=64, logging_steps=10, **shared)
         trainer = SFTTrainer(model=folder, args=sft, train_dataset=data, processing_class=tokenizer)
     else:
-        rloo = RLOOConfig(
-            per_device_train_batch_size=128, num_generations=8, max_completion_length=28, learning_rate=5e-5, beta=0.0,
-            logging_steps=1, **shared,
-        )  # fmt: skip
+        shared |= {"num_generations": 8, "max_completion_length": 28, "beta": 0.0}
+        rloo = RLOOConfig(per_device_train_batch_size=128, learning_rate=5e-5, logging_steps=1, **shared)
         trainer = RLOOTrainer(
             model=folder, reward_funcs=[countdown], args=rloo, train_dataset=data, processing_class=tokenizer
         )

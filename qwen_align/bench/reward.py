@@ -10,6 +10,7 @@ Settings: rounds=3, texts=200, layers=6, batch=32, pairs=FILE (JSONL with prompt
 
 import json
 import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,31 +60,27 @@ def scorer(texts: list[tuple[str, str]], layers: int, folder: Path) -> RewardMod
 
 def usual(model: RewardModel, texts: list[tuple[str, str]], batch: int, padding: Any) -> list[float]:
     """The loop that reward-model cards and tutorials show."""
-    loaded, found = model._ready(), list[float]()
+    loaded, found = model.loaded(), list[float]()
     with torch.no_grad():
         for i in range(0, len(texts), batch):
             prompts, answers = zip(*texts[i : i + batch], strict=True)
-            inputs = loaded.pairs.tokenizer(
-                list(prompts), list(answers), padding=padding, truncation=True, max_length=MAX_LENGTH,
-                return_tensors="pt", return_token_type_ids=True,
-            )  # fmt: skip
+            how = {"padding": padding, "truncation": True, "max_length": MAX_LENGTH, "return_tensors": "pt"}
+            inputs = loaded.pairs.tokenizer(list(prompts), list(answers), return_token_type_ids=True, **how)
             found += loaded.network(**inputs.to(loaded.network.device)).logits[:, 0].float().tolist()
     return found
 
 
-def _same(ours: list[float], theirs: list[float], cut: list[bool]) -> float:
-    """The largest difference on texts that nobody truncates (the usual way truncates whatever is longest)."""
+def _largest_difference(ours: list[float], theirs: list[float], cut: list[bool]) -> float:
+    """On texts that nobody truncates (the usual way truncates whatever is longest)."""
     return max(abs(a - b) for a, b, over in zip(ours, theirs, cut, strict=True) if not over)
 
 
 def run(rounds: int, texts: int, layers: int, batch: int, pairs: str | None) -> list[Row]:
     """Texts scored a second."""
-    import tempfile
-
     rows = read(pairs, texts) if pairs else made(texts)
     with tempfile.TemporaryDirectory() as folder:
         model = scorer(rows, layers, Path(folder))
-        model._ready()
+        model.loaded()  # before its folder is gone
     prompts, answers = [list(side) for side in zip(*rows, strict=True)]
 
     def ours() -> float:
@@ -93,12 +90,13 @@ def run(rounds: int, texts: int, layers: int, batch: int, pairs: str | None) -> 
     def theirs(padding: Any) -> Callable[[], float]:
         return lambda: float(len(usual(model, rows, batch, padding)))
 
-    values = [value or 0.0 for value in model.score(prompts, answers)]
-    encoded = model._ready().pairs.encode(prompts, answers)
-    differ = _same(values, usual(model, rows, batch, True), [row.truncated for row in encoded])
+    encoded = model.loaded().pairs.encode(prompts, answers)
+    cut = [row.truncated for row in encoded]
+    differ = _largest_difference(model.score(prompts, answers), usual(model, rows, batch, True), cut)
     lengths = sorted(len(row.ids) for row in encoded)
-    told = f"tokens: median {lengths[len(lengths) // 2]}, mean {sum(lengths) / len(lengths):.0f}, {lengths[-1]} at most"
-    note = f"{len(rows)} texts; {told}; scores differ by {differ:.0e} at most"
+    mean = sum(lengths) / len(lengths)
+    tokens = f"tokens: median {lengths[len(lengths) // 2]}, mean {mean:.0f}, {lengths[-1]} at most"
+    note = f"{len(rows)} texts; {tokens}; scores differ by {differ:.0e} at most"
     name = f"scoring, batches of {batch} padded to "
     return [
         interleaved(name + "their longest", "texts", ours, theirs(True), rounds, note),

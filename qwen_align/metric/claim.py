@@ -58,9 +58,14 @@ def check_claims(method: Mapping[str, Any]) -> list[Claim]:
     """The claims of a comparison's settings: `claims` about its `rows` ({ROW: {seeds, ...}}) and `metrics`.
 
     Raises:
-        ConfigError: one that lacks a key or has an unknown one, or is about a row or a metric that the table doesn't have, or
-            about rows without a seed in common.
+        ConfigError: no metric, a row without a seed; a claim that lacks a key or has an unknown one, is about a row or a metric
+            that the table doesn't have, or about rows without a seed in common.
     """
+    if method["rows"] and not method["metrics"]:
+        raise ConfigError("method.metrics=[]: expected what the rows are compared by, for example [pass@1]")
+    for name, row in method["rows"].items():
+        if not row["seeds"]:
+            raise ConfigError(f"method.rows.{name}.seeds=[]: expected one seed or more")
     cells = {f"{row}/{metric}": Cell(row, metric) for row in method["rows"] for metric in method["metrics"]}
     found = []
     for node in method["claims"]:

@@ -11,10 +11,8 @@ from qwen_align.errors import ConfigError
 @pytest.fixture(scope="module")
 def policy():
     torch.manual_seed(0)
-    return model.from_scratch(
-        "Numbers", 100, hidden_size=32, num_hidden_layers=1, intermediate_size=32, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=256,
-    )  # fmt: skip
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32, "max_position_embeddings": 256}
+    return model.from_scratch("Numbers", 100, num_attention_heads=2, num_key_value_heads=2, **small)
 
 
 def test_both_ways_give_as_many_tokens_on_average(policy):

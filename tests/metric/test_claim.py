@@ -45,6 +45,18 @@ def test_rows_are_compared_on_the_seeds_that_both_have():
     assert (list(contrast.seeds), contrast.whole.mean) == ([2], 0.0)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": []}, "method.metrics=.*: expected what the rows are compared by"),
+        ({"rows": {"a": {"seeds": []}}}, "method.rows.a.seeds=.*: expected one seed or more"),
+    ],
+)
+def test_a_table_has_a_metric_and_a_row_a_seed(change, message):
+    with pytest.raises(ConfigError, match=message):
+        check_claims(METHOD | {"claims": []} | change)
+
+
 def test_claims_are_read_once():
     node = {"says": "s", "better": "b/pass@1", "than": ["a/pass@1"], "each_seed": True}
     assert check_claims(METHOD | {"claims": [node]}) == [Claim("s", B, (A,), each_seed=True)]
