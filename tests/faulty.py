@@ -8,20 +8,16 @@ from typing import Any, ClassVar
 
 @dataclass
 class Faulty:
-    """Does what `fault` says at its second step."""
+    """Does what `fault` says at its second step: its third call, since it is rehearsed before training."""
 
     fault: str = "hang"
-    name: str = "faulty"
-    weight: float = 1.0
-    clip: tuple[float, float] | None = None
-    needs: tuple[str, ...] = ()
     calls: int = 0
     garbage: ClassVar[dict[str, Any]] = {"nan": float("nan"), "text": "good", "list": [1.0]}
 
-    def score(self, prompts: Sequence[Any], completions: Sequence[str], **_: Any) -> Any:
+    def __call__(self, completions: Sequence[Any], **_: Any) -> Any:
         self.calls += 1
-        values = [float(len(text)) for text in completions]
-        if self.calls < 2:
+        values = [float(len(completion)) for completion in completions]
+        if self.calls < 3:
             return values
         if self.fault == "hang":
             print("hanging", flush=True)

@@ -77,11 +77,11 @@ def checked(override: str) -> str:
     if override.startswith("-") or not match or match["key"].startswith("hydra"):
         return override
     key, rest = match["key"], match["rest"] or ""
+    if not rest and not match["plus"]:
+        raise ConfigError(f"{override}: expected key=value, a group=option, or a flag such as --help")
     if (group := key.partition("@")[0]) in groups.names():
         _check_options(override, group, rest[1:])
         return override
-    if not rest and not match["plus"]:
-        raise ConfigError(f"{override}: expected key=value, a group=option, or a flag such as --help")
     added = override if override.startswith("~") else f"++{override.lstrip('+')}"  # a key that may be new to Hydra
     if field := re.fullmatch(r"(?:method|stages\.(?P<stage>\w+))\.(?P<name>.+)", key):
         is_new = _check_method(f"{key}{rest}", field["stage"], field["name"])

@@ -14,6 +14,8 @@ Keys that people use:
   method.args.learning_rate=1e-5    any field of TRL's config class, under its own name
   stages.sft.args.max_steps=100     the same for a stage on the way to the one that is asked for
   init=runs/FOLDER                  start from a run folder, a model folder, a Hub name, a method or base
+  reward=FILE.py:FUNCTION           your own reward f(completions, **columns), or one of TRL's: reward=trl.rewards.NAME
+  data.verifier=FILE.py:FUNCTION    your own verdict verify(completion, **row): true or false, or a score from 0 to 1
   seed=1  runs_dir=runs  name=NAME  force=true  plan=true
 
 Commands to copy:

@@ -272,4 +272,4 @@ def rehearse(rewards: Sequence[Reward], rows: Sequence[Mapping[str, Any]], with_
         try:
             reward.score([row["prompt"] for row in some], texts, columns, [[0]] * len(some) if with_ids else None)
         except RuntimeError as error:
-            raise ConfigError(f"reward={reward.name}: {error} (two trial answers, before training)") from error
+            raise ConfigError(f"{error} (asked about trial answers to two rows, before anything else)") from error

@@ -5,7 +5,7 @@ from encoders import folder_of
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from qwen_align.errors import ConfigError
-from qwen_align.reward.encode import Encoded, PairEncoder, batches, cut, flatten
+from qwen_align.reward.encode import Encoded, PairEncoder, batches, flatten, truncate
 from qwen_align.reward.network import packaged, word_tokenizer
 
 PROMPT, ANSWER = "a red cat sees the sea", "very good"
@@ -60,7 +60,7 @@ def test_a_long_prompt_keeps_its_end_and_the_whole_answer(tokenizer):
 
 
 def test_an_answer_that_alone_is_too_long_leaves_an_eighth_to_the_prompt():
-    prompt, answer = cut(list(range(100)), list(range(200)), 80)
+    prompt, answer = truncate(list(range(100)), list(range(200)), 80)
     assert prompt == list(range(90, 100))
     assert answer == list(range(70))
 
@@ -69,7 +69,7 @@ def test_an_answer_that_alone_is_too_long_leaves_an_eighth_to_the_prompt():
     ("before", "after", "kept"), [(5, 5, (5, 5)), (20, 5, (11, 5)), (2, 30, (2, 14)), (0, 30, (0, 16))]
 )
 def test_what_is_kept_of_a_prompt_and_an_answer(before, after, kept):
-    prompt, answer = cut([1] * before, [2] * after, 16)
+    prompt, answer = truncate([1] * before, [2] * after, 16)
     assert (len(prompt), len(answer)) == kept
 
 

@@ -9,9 +9,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen
 
 from qwen_align.config import schema
 from qwen_align.errors import ConfigError
+from qwen_align.reward import Reward
 from qwen_align.reward import model as reward_model
 from qwen_align.reward.model import RewardModel
-from qwen_align.reward.network import fresh
+from qwen_align.reward.network import fresh, scores
 from qwen_align.stage import run_folder
 
 ROWS = pairs(40, longest=12)
@@ -50,7 +51,6 @@ def trained(tmp_path_factory):
         ({"base": "x", "max_length": 3}, "max_length=3: expected a whole number"),
         ({"base": "x", "batch_tokens": 0}, "batch_tokens=0: expected a whole number"),
         ({"base": {"dim": 3}}, "base.model_type: is missing"),
-        ({"base": "x", "clip": [1, -1]}, r"clip=\[1, -1\]: expected"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_when_it_is_named(settings, said):
@@ -109,9 +109,14 @@ def test_loading_and_scoring_leave_the_random_numbers_of_training_alone(public):
 
 
 def test_the_share_of_truncated_texts_is_a_metric(public):
-    reward = RewardModel(folder=public, max_length=24)
-    reward.score(["a"] * 4, ["good", "good " * 50, "bad", "sad"])
-    assert reward.metrics() == {"truncated": 0.25}
+    logged = {}
+    reward = Reward("mine", RewardModel(folder=public, max_length=24, name="mine"))
+    completions = [[{"role": "assistant", "content": text}] for text in ("good", "good " * 50, "bad", "sad")]
+    values = reward.trl()(
+        prompts=["a"] * 4, completions=completions, completion_ids=[[1]] * 4, log_metric=logged.__setitem__
+    )
+    assert len(values) == 4
+    assert logged == {"mine/truncated": 0.25}
 
 
 def test_a_run_is_loaded_with_what_it_was_trained_with(trained):
@@ -129,8 +134,9 @@ def test_the_folders_settings_win_aloud(trained, capsys):
 def test_the_offset_is_taken_off(trained):
     here = RewardModel.from_run(trained).score(PROMPTS, ANSWERS)
     reward = RewardModel.from_run(trained)
-    reward._loaded = reward._ready()._replace(offset=0.0)
-    assert [a - b for a, b in zip(reward.score(PROMPTS, ANSWERS), here, strict=True)] == pytest.approx([0.25] * 40)
+    loaded = reward.loaded()
+    raw = scores(loaded.network, loaded.pairs, loaded.pairs.encode(PROMPTS, ANSWERS), 1000)
+    assert [a - b for a, b in zip(raw, here, strict=True)] == pytest.approx([0.25] * 40)
 
 
 def test_a_policy_is_no_reward_model(tmp_path):
@@ -205,5 +211,5 @@ def test_it_scores_in_float32_on_a_gpu_too_unless_asked_otherwise(public, monkey
     monkeypatch.setattr(reward_model, "_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, **how: asked.append((how["device"].type, how["dtype"])))
     for dtype in ("auto", "bfloat16"):
-        RewardModel(folder=str(public), dtype=dtype)._ready()
+        RewardModel(folder=str(public), dtype=dtype).loaded()
     assert asked == [("cuda", torch.float32), ("cuda", torch.bfloat16)]

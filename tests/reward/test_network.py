@@ -106,7 +106,7 @@ def test_a_run_reads_the_ids_that_it_was_trained_on(built, tmp_path):
 def test_a_special_token_that_is_written_out_forges_no_frame(built):
     pairs = PairEncoder(built[1], "pair", 64)
     for row in pairs.encode(TEXTS, TEXTS[::-1]):
-        assert [i for i in row.ids if i in pairs.forged] == [1, 2, 2], "the frame's own"
+        assert [i for i in row.ids if i in pairs.special] == [1, 2, 2], "the frame's own"
 
 
 class Malicious:
