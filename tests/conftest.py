@@ -18,13 +18,17 @@ from hydra.core.global_hydra import GlobalHydra
 
 from qwen_align import __main__ as program
 from qwen_align.config import groups
+from qwen_align.stage import run
 from qwen_align.stage.plan import Stage
 
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that the two processes of make test end together."""
+    """A test of the shared chain is slow; files with slow tests go first, so that the two processes of make test end together."""
+    for item in items:
+        if "smoke_chain" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
@@ -46,6 +50,25 @@ def planned(*overrides: str) -> list[Stage]:
 def stages_of(in_empty_folder: Path) -> Callable[..., list[Stage]]:
     """stages_of("method=rloo", ...): the plan of a command line, with runs/ in an empty folder."""
     return planned
+
+
+def run_here(stage: Stage) -> Path:
+    """Run a stage in this process; its folder. AssertionError with its error if it failed."""
+    from qwen_align.stage import run_folder, worker
+
+    run.prepare(stage, afresh=False)
+    code = worker.run_stage(stage.folder)
+    assert code == 0, run_folder.read_json(stage.folder / "run.json").get("error")
+    return stage.folder
+
+
+@pytest.fixture(scope="session")
+def smoke_chain(tmp_path_factory: pytest.TempPathFactory) -> list[Stage]:
+    """The stages of experiment=smoke, finished: sft, rloo, best_of_n. One chain for all tests that only read."""
+    stages = planned("experiment=smoke", f"runs_dir={tmp_path_factory.mktemp('smoke')}")
+    for stage in stages:
+        run_here(stage)
+    return stages
 
 
 @pytest.fixture(scope="session")

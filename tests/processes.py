@@ -1,4 +1,4 @@
-"""The program as a user starts it, in processes of its own, and what is asked of them: how far, gone, the same weights."""
+"""The program as a user starts it, in processes of its own: start it, wait for a moment in its life, compare weights."""
 
 import os
 import shutil
@@ -16,20 +16,20 @@ from qwen_align.stage import run_folder, worker
 Program = subprocess.Popen[str]
 
 
-def start(runs: Path, *words: str) -> Program:
+def start(runs: Path, *overrides: str) -> Program:
     """The program with its run folders in `runs`; it finds the modules of tests/ too."""
     runs.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
     return subprocess.Popen(
-        [sys.executable, "-m", "qwen_align", *words, f"runs_dir={runs}"],
+        [sys.executable, "-m", "qwen_align", *overrides, f"runs_dir={runs}"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=runs, env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
 
 
 def finish(program: Program) -> tuple[int, str]:
-    """Wait for its end: (exit code, what it said)."""
-    said, _ = program.communicate(timeout=600)
-    return program.returncode, said
+    """Wait for its end: (exit code, output)."""
+    output, _ = program.communicate(timeout=600)
+    return program.returncode, output
 
 
 def once(condition: Callable[[], object], program: Program | None = None) -> None:

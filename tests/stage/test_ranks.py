@@ -1,4 +1,4 @@
-"""Of several processes that ended: which one was the first."""
+"""Of several processes that ended: which one failed first."""
 
 import torch
 
@@ -7,43 +7,51 @@ from qwen_align.stage import ranks, run_folder
 LOST = "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1"
 
 
-def word(error: str | None, ended: float, code: int = 1) -> dict:
+def status(error: str | None, ended: float, code: int = 1) -> dict:
     return {"pid": 1, "host": "here", "ended": ended, "error": error, "code": code}
 
 
 def test_the_first_error_counts_not_what_it_did_to_others():
-    assert ranks.first_failure({0: word(LOST, 2.0), 1: word("ValueError: boom", 1.0)}, 2) == (1, "ValueError: boom", 1)
-    assert ranks.first_failure({0: word(LOST, 1.0), 1: word("ValueError: boom", 2.0)}, 2) == (1, "ValueError: boom", 1)
+    assert ranks.first_failure({0: status(LOST, 2.0), 1: status("ValueError: boom", 1.0)}, 2) == (
+        1,
+        "ValueError: boom",
+        1,
+    )
+    assert ranks.first_failure({0: status(LOST, 1.0), 1: status("ValueError: boom", 2.0)}, 2) == (
+        1,
+        "ValueError: boom",
+        1,
+    )
 
 
-def test_a_process_without_a_last_word_was_killed():
-    rank, error, code = ranks.first_failure({0: word(LOST, 1.0), 1: {"pid": 1, "host": "here"}}, 2)
+def test_a_process_without_an_end_was_killed():
+    rank, error, code = ranks.first_failure({0: status(LOST, 1.0), 1: {"pid": 1, "host": "here"}}, 2)
     assert (rank, code) == (1, 1)
     assert "killed" in error
 
 
 def test_an_error_of_its_own_beats_the_silence_of_one_that_the_launcher_killed():
-    words = {0: {"pid": 1, "host": "here"}, 1: word("ValueError: boom", 1.0)}
-    assert ranks.first_failure(words, 2) == (1, "ValueError: boom", 1)
+    statuses = {0: {"pid": 1, "host": "here"}, 1: status("ValueError: boom", 1.0)}
+    assert ranks.first_failure(statuses, 2) == (1, "ValueError: boom", 1)
 
 
-def test_an_error_that_all_have_is_told_of_the_first():
-    words = {0: word("data.problems=0: no", 2.0, 2), 1: word("data.problems=0: no", 1.0, 2)}
-    assert ranks.first_failure(words, 2) == (0, "data.problems=0: no", 2)
+def test_an_error_that_all_have_is_that_of_rank_0():
+    statuses = {0: status("data.problems=0: no", 2.0, 2), 1: status("data.problems=0: no", 1.0, 2)}
+    assert ranks.first_failure(statuses, 2) == (0, "data.problems=0: no", 2)
 
 
 def test_nothing_began():
     assert ranks.first_failure({}, 2) is None
 
 
-def test_words_are_read_back_and_forgotten(tmp_path):
-    ranks.say(tmp_path, 0)
-    ranks.ended(tmp_path, 1, "boom", 1)
-    words = ranks.words(tmp_path)
-    assert "ended" not in words[0]
-    assert words[1]["error"] == "boom"
-    ranks.forget(tmp_path)
-    assert ranks.words(tmp_path) == {}
+def test_statuses_are_read_back_and_cleared(tmp_path):
+    ranks.write_status(tmp_path, 0)
+    ranks.write_end(tmp_path, 1, "boom", 1)
+    statuses = ranks.read_statuses(tmp_path)
+    assert "ended" not in statuses[0]
+    assert statuses[1]["error"] == "boom"
+    ranks.clear_statuses(tmp_path)
+    assert ranks.read_statuses(tmp_path) == {}
 
 
 def test_a_rank_in_the_environment_counts_only_under_our_launcher(monkeypatch):
@@ -54,7 +62,7 @@ def test_a_rank_in_the_environment_counts_only_under_our_launcher(monkeypatch):
     assert ranks.place() == (3, 8)
 
 
-def test_slurms_words_become_torchs(monkeypatch):
+def test_slurms_variables_become_torchs(monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "0")  # so that they are restored
     for name, value in {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8"}.items():

@@ -10,13 +10,14 @@ import sys
 import pytest
 
 from qwen_align.errors import ConfigError
+from qwen_align.metric.interval import Interval
 from qwen_align.stage import run_folder
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from qwen_align.stage.run_folder import locked
-with locked(Path(sys.argv[1]), "waiting for {owner}"):
+with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -42,6 +43,18 @@ def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         run_folder.write_json(tmp_path / "a.json", {"step": 2, "what": object()})
     assert run_folder.read_json(tmp_path / "a.json") == {"step": 1}
+
+
+def test_a_dataclass_in_json_is_an_object_of_its_fields(tmp_path):
+    run_folder.write_json(tmp_path / "a.json", {"share": Interval(0.5, 0.25, 0.75)})
+    assert run_folder.read_json(tmp_path / "a.json") == {"share": {"mean": 0.5, "low": 0.25, "high": 0.75}}
+
+
+def test_a_lock_that_another_process_holds_is_not_waited_for_if_so_asked(tmp_path):
+    held = run_folder.lock(tmp_path)
+    assert run_folder.lock(tmp_path, wait=False) is None
+    os.close(held)
+    os.close(run_folder.lock(tmp_path, wait=False))
 
 
 def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path, monkeypatch):
@@ -141,7 +154,7 @@ def test_a_fingerprint_is_the_same_in_another_process():
 
 def test_a_lock_can_be_taken_again_once_it_is_free(tmp_path, capsys):
     for _ in range(2):
-        with run_folder.locked(tmp_path / "run", "waiting for {owner}"):
+        with run_folder.locked(tmp_path / "run"):
             assert (tmp_path / "run" / ".lock").read_text() == str(os.getpid())
     assert capsys.readouterr().out == ""
 
@@ -152,7 +165,7 @@ def test_a_lock_keeps_a_second_process_out_until_its_holder_is_killed(tmp_path):
     try:
         assert first.stdout.readline() == "held\n"
         second = start_holder(tmp_path / "run")
-        assert second.stdout.readline() == f"waiting for {first.pid}\n"
+        assert second.stdout.readline() == f"{tmp_path / 'run'} is in use by process {first.pid}; waiting for it\n"
         assert select.select([second.stdout], [], [], 0.3)[0] == []
         first.send_signal(signal.SIGKILL)
         assert select.select([second.stdout], [], [], 10)[0] != []
@@ -166,7 +179,7 @@ def test_a_lock_keeps_a_second_process_out_until_its_holder_is_killed(tmp_path):
 def test_runs_dir_that_can_not_be_written_is_a_config_error(tmp_path):
     (tmp_path / "file").touch()
     message = f"runs_dir={tmp_path / 'file'}: cannot write there"
-    with pytest.raises(ConfigError) as caught, run_folder.locked(tmp_path / "file" / "run", ""):
+    with pytest.raises(ConfigError) as caught, run_folder.locked(tmp_path / "file" / "run"):
         pass
     assert str(caught.value).startswith(message)
 
