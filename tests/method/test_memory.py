@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import planned
 from processes import weights
-from tiny import TINY
+from tiny import TINY, TINY_MODEL
 
 from qwen_align.method import dpo, evaluate, reward, rloo, sft
 from qwen_align.stage import run, run_folder, worker
@@ -53,7 +53,7 @@ def test_nothing_of_the_training_is_in_memory_when_the_policy_is_measured(module
     words = list(TINY)
     if module is dpo:  # countdown has no pairs
         words = [
-            *(word for word in TINY if word.startswith("model.")),
+            *TINY_MODEL,
             "model=countdown_tiny",
             "hardware=cpu",
             "data=local",

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 from processes import same_weights, weights
-from tiny import TINY
+from trained import on_pairs
+from trained import steps as trained
 from trl import DPOTrainer
 
-from qwen_align.method import dpo, reference
+from qwen_align.method import evaluate, preferences, reference
+from qwen_align.method.dpo import DPO
 from qwen_align.stage import interrupt, run, run_folder, worker
 
 FEW = "method.args.max_steps=2"  # 16 of 32 pairs
@@ -17,27 +19,9 @@ FEW = "method.args.max_steps=2"  # 16 of 32 pairs
 
 @pytest.fixture
 def stage(tmp_path, stages_of):
-    """stage(*words): one DPO stage on a file of 32 pairs."""
-    path = tmp_path / "pairs.jsonl"
-    with path.open("w") as file:
-        for i in range(32):
-            asked = [{"role": "user", "content": f"Numbers {i} 2 target {i + 2}"}]
-            answers = ([{"role": "assistant", "content": text}] for text in (f"{i} + 2", f"{i} - 2 - {i}"))
-            file.write(json.dumps(dict(zip(("prompt", "chosen", "rejected"), (asked, *answers), strict=True))) + "\n")
-    words = [
-        *(word for word in TINY if word.startswith("model.")), "model=countdown_tiny", "hardware=cpu", "method=dpo",
-        "init=base", f"runs_dir={tmp_path}/runs", "data=local", f"data.preferences_path={path}", "method.batch_size=8",
-        "method.args.max_length=64", "method.args.learning_rate=1e-3", "method.args.logging_steps=1",
-        "method.args.activation_checkpointing=false", "method.args.per_device_train_batch_size=4",
-    ]  # fmt: skip
-    return lambda *more: stages_of(*words, *more)[-1]
-
-
-def trained(stage):
-    """The logged steps of a stage."""
-    run.prepare(stage, afresh=False)
-    assert worker.run_stage(stage.folder) == 0, run_folder.read_json(stage.folder / "run.json").get("error")
-    return [line for line in run_folder.read_jsonl(stage.folder / "metrics.jsonl") if "loss" in line]
+    """stage(*overrides): one DPO stage on a file of 32 pairs."""
+    overrides = [*on_pairs(tmp_path, "dpo"), "method.args.per_device_train_batch_size=4"]
+    return lambda *more: stages_of(*overrides, *more)[-1]
 
 
 def lines(stage) -> list[dict]:
@@ -51,13 +35,13 @@ def computed(monkeypatch):
     settings.sizes = sizes
     inner = DPOTrainer.compute_ref_log_probs
 
-    def listened(self, model, inputs):
+    def counted(self, model, inputs):
         if len(sizes) == settings.stop_at:
             raise interrupt.Interrupted
         sizes.append(len(inputs["input_ids"]) // 2)
         return inner(self, model, inputs)
 
-    monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", listened)
+    monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", counted)
     return settings
 
 
@@ -66,13 +50,13 @@ def test_the_numbers_are_those_that_trl_precomputes(stage, monkeypatch):
 
     def fit(trainer, *_):
         theirs = DPOTrainer._precompute_ref_logps(
-            trainer, trainer.train_dataset.remove_columns(list(reference._SIDES)), "x", 4
+            trainer, trainer.train_dataset.remove_columns(list(DPO.reference_columns)), "x", 4
         )
-        seen.extend((trainer.train_dataset[side][:], theirs[side][:]) for side in reference._SIDES)
+        seen.extend((trainer.train_dataset[side][:], theirs[side][:]) for side in DPO.reference_columns)
         return {}
 
-    monkeypatch.setattr(dpo, "fit", fit)
-    monkeypatch.setattr(dpo.evaluate, "after_training", lambda *_: {})
+    monkeypatch.setattr(preferences, "fit", fit)
+    monkeypatch.setattr(evaluate, "after_training", lambda *_: {})
     trained(stage())
     for ours, theirs in seen:
         assert len(ours) == 32
@@ -131,7 +115,7 @@ def test_numbers_of_another_model_or_another_pair_are_not_taken(stage, computed,
     if changed == "model":
         head = json.dumps(json.loads(head) | {"model": "another"})
     else:
-        first = json.dumps(json.loads(first) | {"mark": 0})
+        first = json.dumps(json.loads(first) | {"checksum": 0})
     path.write_text("\n".join([head, first, *rest]) + "\n")
     computed.sizes.clear()
     trained(one)
@@ -143,4 +127,4 @@ def test_a_pair_without_a_number_is_never_trained(stage, monkeypatch):
     one = stage(FEW)
     run.prepare(one, afresh=False)
     assert worker.run_stage(one.folder) == 1
-    assert "a pair without reference log-probs was drawn" in run_folder.read_json(one.folder / "run.json")["error"]
+    assert "a row without reference log-probs was drawn" in run_folder.read_json(one.folder / "run.json")["error"]
