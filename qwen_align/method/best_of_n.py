@@ -128,7 +128,6 @@ def best_of_n(job: Job, data: Data, folder: Path) -> Metrics:
     """Measure the policy, and with `ancestors` the stages it came from, on the same problems; or export its winners."""
     settings = job.method
     verifier = data.judged("method=best_of_n")
-    select.check(settings, verifier)
     rows = evaluate.rows_of(data, settings, folder)
     rewards = select.rewards(settings.reward, rows)
     problems = evaluate.problems(rows, verifier, folder)

@@ -125,7 +125,7 @@ def criteria(
         return [[completion.correct for completion in pool] for pool in pools]
     if select == "reward":
         return weighted(rewards, rows, pools, tokenizer)
-    assert verifier and verifier.answer, "select.check refuses majority without answers"
+    assert verifier and verifier.answer, "check refuses majority without answers"
     return [[verifier.answer(completion.text) for completion in pool] for pool in pools]
 
 
