@@ -16,8 +16,6 @@ from qwen_align.data import Data
 from qwen_align.method import preferences
 from qwen_align.method.evaluate import then_measured
 
-_MISMATCHED = "KL_completion_ids"
-
 
 class KTO(preferences.OnPreferences, KTOTrainer):
     """KTOTrainer with what all trainers on preference pairs share."""
@@ -40,12 +38,9 @@ class KTO(preferences.OnPreferences, KTOTrainer):
     def batched(cls, rows: Dataset, batch_size: int) -> Dataset:
         """With KL_completion_ids: each batch's answers, moved on by one row."""
         ids = rows["completion_ids"][:]
-        moved = [
-            one
-            for i in range(0, len(ids), batch_size)
-            for one in (ids[i : i + batch_size][-1:] + ids[i : i + batch_size - 1])
-        ]
-        return rows.add_column(_MISMATCHED, moved)
+        batches = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
+        moved = [one for batch in batches for one in (batch[-1], *batch[:-1])]
+        return rows.add_column("KL_completion_ids", moved)
 
 
 @then_measured

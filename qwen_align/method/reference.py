@@ -45,7 +45,7 @@ def _checksum(row: Row) -> int:
 
 def _depends_on(trainer: PreferenceSteps) -> dict[str, Any]:
     args = trainer.args
-    settings = {name: getattr(args, name, None) for name in ("bf16", "fp16", "ld_alpha", "max_length", "loss_type")}
+    settings = {name: getattr(args, name, None) for name in ("bf16", "fp16", "ld_alpha", "max_length")}
     return {"model": trainer.reference_hash, **settings}
 
 
