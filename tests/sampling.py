@@ -9,13 +9,13 @@ from datasets import Dataset
 
 from qwen_align.config.job import Job, read
 from qwen_align.data import Data
-from qwen_align.generator import Completion, Generator
+from qwen_align.generator import Completion
 from qwen_align.verifier import Verdict, Verifier
 
-SOURCE: Generator  # what the jobs below sample from; a test sets it
+SOURCE: Any = None  # what the jobs below sample from; a test sets it
 
 
-def source() -> Generator:
+def source() -> Any:
     return SOURCE
 
 
@@ -100,7 +100,11 @@ def puzzle(answers: dict[str, str] = ANSWERS, verifier: Verifier | None = EXACT)
 
 
 def job(
-    name: str, generator: dict[str, Any] | None = None, lineage: Sequence[str] = (), folder: Path = Path(), **method: Any
+    name: str,
+    generator: dict[str, Any] | None = None,
+    lineage: Sequence[str] = (),
+    folder: Path = Path(),
+    **method: Any,
 ) -> Job:
     """A job of a method that samples four completions of three problems, from SOURCE unless there is a generator.
 

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, sample
+from qwen_align.generator import Completion, Sampling, sample
 from qwen_align.generator.openai import OpenAI, seconds_to_wait
 from qwen_align.stage import interrupt
 
@@ -53,15 +54,15 @@ class Handler(BaseHTTPRequestHandler):
             server.open += 1
             server.most_open = max(server.most_open, server.open)
         try:
-            said = server.script(number, body)
+            reply = server.script(number, body)
         finally:
             with server.lock:
                 server.open -= 1
-        if said is None:
+        if reply is None:
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
             return
-        status, headers, content = said
+        status, headers, content = reply
         data = (content if isinstance(content, str) else json.dumps(content)).encode()
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(data))} | headers).items():
@@ -94,13 +95,15 @@ def teacher(url, **changes):
     return OpenAI("tiny", url, **settings | changes)
 
 
+ONE = Sampling(n=1, temperature=0.7, max_completion_length=16, seed=0)
+
+
 def prompts_of(count):
     return [[{"role": "user", "content": f"question {i}"}] for i in range(count)]
 
 
 def ask(source, count=1, **changes):
-    settings = {"n": 1, "temperature": 0.7, "max_completion_length": 16, "seed": 0, "title": "test"} | changes
-    return sample(source, prompts_of(count), **settings)
+    return sample(source, prompts_of(count), replace(ONE, **changes), "test")
 
 
 def echo(_number, body):
@@ -124,8 +127,12 @@ def test_the_request_says_what_was_asked_for(serve):
     seeds = {body.pop("seed") for body in server.bodies}
     assert len(seeds) == 2, "a server that honours the seed must not give the same sample twice"
     expected = {
-        "model": "tiny", "messages": prompts_of(1)[0], "temperature": 0.7, "top_p": 0.5, "max_completion_tokens": 16,
-    }  # fmt: skip
+        "model": "tiny",
+        "messages": prompts_of(1)[0],
+        "temperature": 0.7,
+        "top_p": 0.5,
+        "max_completion_tokens": 16,
+    }
     assert server.bodies == [expected, expected]
 
 
@@ -145,8 +152,7 @@ def test_an_answer_is_yielded_while_others_are_under_way(serve):
             gate.wait(5)
         return echo(number, body)
 
-    settings = {"n": 1, "temperature": 1.0, "max_completion_length": 4, "seed": 0, "title": "test"}
-    stream = teacher(serve(script).url).stream(prompts_of(4), **settings)
+    stream = teacher(serve(script).url).stream(prompts_of(4), ONE, "test")
     assert next(stream)[0] == 2
     gate.set()
     assert sorted(index for index, _ in stream) == [0, 1, 3]
@@ -237,8 +243,7 @@ def test_a_request_that_takes_too_long_is_tried_again(serve):
 
 def test_a_server_that_dies_leaves_its_answers_and_one_line(serve):
     server = serve(lambda number, body: echo(number, body) if number < 5 else None)
-    settings = {"n": 1, "temperature": 1.0, "max_completion_length": 4, "seed": 0, "title": "test"}
-    stream = teacher(server.url).stream(prompts_of(40), **settings)
+    stream = teacher(server.url).stream(prompts_of(40), ONE, "test")
     kept = [next(stream)[0] for _ in range(5)]
     with pytest.raises(ConfigError, match=r"generator\.base_url=.*: no answer after \d tries; ") as caught:
         next(stream)
@@ -278,7 +283,7 @@ def test_without_a_key_no_header_is_sent(serve):
     assert "Authorization" not in server.headers[0]
 
 
-def test_asked_to_stop_it_waits_for_what_is_under_way_alone(serve, monkeypatch):
+def test_asked_to_stop_it_waits_only_for_what_is_under_way(serve, monkeypatch):
     server = serve(echo)
     monkeypatch.setattr(interrupt, "asked", lambda: len(server.bodies) >= 3)
     got = [pool for pool in ask(teacher(server.url, concurrency=2), 50) if pool]

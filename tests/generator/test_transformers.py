@@ -6,9 +6,8 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from qwen_align import model
 from qwen_align.errors import ConfigError
-from qwen_align.generator import sample
-from qwen_align.generator.transformers import Transformers, batches, truncated
-from qwen_align.generator.transformers import draw as draw_tokens
+from qwen_align.generator import Sampling, sample
+from qwen_align.generator.transformers import Transformers, batches, draw_tokens, truncated
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +27,9 @@ def prompts_of(*texts):
     return [[{"role": "user", "content": text}] for text in texts]
 
 
-def draw(loaded, prompts, **changes):
-    settings = {"n": 3, "temperature": 1.0, "max_completion_length": 8, "seed": 0, "title": "test"} | changes
-    return sample(Transformers(settings.pop("batch_size", 6)), prompts, policy=loaded, **settings)
+def draw(loaded, prompts, batch_size=6, **changes):
+    drawn = Sampling(**{"n": 3, "temperature": 1.0, "max_completion_length": 8, "seed": 0} | changes)
+    return sample(Transformers(batch_size), prompts, drawn, "test", loaded)
 
 
 def test_n_completions_a_prompt_within_the_length(loaded):
@@ -41,9 +40,9 @@ def test_n_completions_a_prompt_within_the_length(loaded):
 
 def test_greedy_answers_do_not_depend_on_batching_or_order(loaded):
     prompts = prompts_of("Numbers 1 target 2", "Numbers 1 2 3 4 target 5", "target 9", "Numbers 20 target 3")
-    alone = [draw(loaded, [p], n=1, temperature=0.0, batch_size=1)[0][0].text for p in prompts]
+    one_by_one = [draw(loaded, [p], n=1, temperature=0.0, batch_size=1)[0][0].text for p in prompts]
     together = [pool[0].text for pool in draw(loaded, prompts, n=1, temperature=0.0, batch_size=4)]
-    assert together == alone
+    assert together == one_by_one
 
 
 def test_the_seed_repeats_a_draw_and_another_changes_it(loaded):

@@ -22,16 +22,16 @@ def pins(file: str) -> dict[str, str]:
 
 @without_vllm
 def test_without_the_package_one_line_says_what_goes_together():
-    said = r"generator=vllm: .*not installed.*vllm<=0\.31\.0,>=0\.22\.0.*transformers<5\.18.*requirements-vllm\.txt"
-    with pytest.raises(ConfigError, match=rf"{said}.*generator=transformers") as caught:
+    message = r"generator=vllm: .*not installed.*vllm<=0\.31\.0,>=0\.22\.0.*transformers<5\.18.*requirements-vllm\.txt"
+    with pytest.raises(ConfigError, match=rf"{message}.*generator=transformers") as caught:
         Vllm()
     assert "\n" not in str(caught.value)
 
 
 @without_vllm
 def test_rollouts_without_the_package_are_an_error_of_the_parent(run_main):
-    words = ("experiment=quickstart", "method=rloo", "method.args.use_vllm=true", "plan=true")
-    code, _, err = run_main(*words)
+    overrides = ("experiment=quickstart", "method=rloo", "method.args.use_vllm=true", "plan=true")
+    code, _, err = run_main(*overrides)
     assert code == 2
     assert "method.args.use_vllm=true: the package vllm is not installed" in err
 

@@ -6,79 +6,89 @@ import pytest
 from conftest import planned
 from datasets import Dataset
 from tiny import TINY
+from trained import finished
 
 from qwen_align import model
-from qwen_align.data.countdown import Countdown
-from qwen_align.data.gsm8k import GSM8K
+from qwen_align.config import component
 from qwen_align.generator import Completion
-from qwen_align.method import audit, evaluate
-from qwen_align.stage import run, run_folder, worker
+from qwen_align.method import audit
+from qwen_align.method.judge import judged
+from qwen_align.metric.interval import Interval
+from qwen_align.stage import run_folder
+from qwen_align.verifier import Verifier
 
-DATA = Countdown(1, 1, [3, 3], [1, 9], [1, 9], 100, 0.5, 0, "{numbers} {target}")
+COUNTDOWN, MATHS = component.verifier("countdown"), component.verifier("math")
 ROW = {"prompt": "?", "nums": [1, 2], "target": 3}
 RIGHT, WRONG = "<answer>1 + 2</answer>", "<answer>1 - 2</answer>"
-LIMITED = audit.Stops("sft", 28, ("<|im_end|>",))
+LIMITED = audit.StopCriteria("sft", 28, ("<|im_end|>",))
 
 
-def audited(*texts, cut=0, data=DATA, row=ROW, stops=LIMITED):
+def audited(*texts, cut=0, verifier=COUNTDOWN, row=ROW):
     """The audit of one problem's completions, the last `cut` of them unfinished."""
     pool = [Completion(text, 5, i < len(texts) - cut) for i, text in enumerate(texts)]
-    return audit.audit(data, [row], [pool], [[data.verify(c.text, row) for c in pool]], stops)
+    return audit.audit(verifier, [row], [judged(verifier, row, pool)], LIMITED)
 
 
 def test_answers_are_counted_and_the_first_is_judged_beside_the_last():
     found = audited(RIGHT, RIGHT + WRONG, WRONG + RIGHT + RIGHT, "none", WRONG + WRONG)
-    means = {key: value["mean"] for key, value in found.items() if isinstance(value, dict)}
+    means = {key: value.mean for key, value in found.items() if isinstance(value, Interval)}
     assert means == {
-        "ended_by_stop": 1.0, "answers_per_completion": 1.6, "several_answers": 0.6, "no_answer": 0.2,
-        "last_answer_correct": 0.4, "first_answer_correct": 0.4, "first_changes_verdict": 0.4,
-    }  # fmt: skip
+        "ended_by_stop": 1.0,
+        "answers_per_completion": 1.6,
+        "several_answers": 0.6,
+        "no_answer": 0.2,
+        "last_answer_correct": 0.4,
+        "first_answer_correct": 0.4,
+        "first_changes_verdict": 0.4,
+    }
     assert found["verdicts_changed"] == 2
 
 
 def test_an_answer_while_thinking_is_none():
-    assert audited(f"<think>{RIGHT}")["no_answer"]["mean"] == 1.0
+    assert audited(f"<think>{RIGHT}")["no_answer"].mean == 1.0
 
 
 def test_marked_answers_of_maths_are_counted():
-    data, row = GSM8K("x", None, None, False, "{question}"), {"answer": "72"}
-    found = audited("so \\boxed{71}\n#### 72", "#### 72", "it is 72", "#### Step 1\nadd\n#### 72", data=data, row=row)
-    assert found["answers_per_completion"]["mean"] == 1.0
-    assert found["several_answers"]["mean"] == 0.25
-    assert found["no_answer"]["mean"] == 0.25, "though the last number is read as the answer"
-    assert (found["last_answer_correct"]["mean"], found["first_answer_correct"]["mean"]) == (1.0, 0.75)
+    texts = ("so \\boxed{71}\n#### 72", "#### 72", "it is 72", "#### Step 1\nadd\n#### 72")
+    found = audited(*texts, verifier=MATHS, row={"answer": "72"})
+    assert found["answers_per_completion"].mean == 1.0
+    assert found["several_answers"].mean == 0.25
+    assert found["no_answer"].mean == 0.25, "though the last number is read as the answer"
+    assert (found["last_answer_correct"].mean, found["first_answer_correct"].mean) == (1.0, 0.75)
 
 
-def test_data_without_that_notion_has_no_such_numbers():
-    class Judged:
-        def verify(self, text, row):
-            return "correct"
-
-    assert audited("a", data=Judged()).keys() == {"max_completion_length", "stop_tokens", "ended_by_stop", "warnings"}
+def test_a_verifier_without_that_notion_gives_no_such_numbers():
+    found = audited("a", verifier=Verifier(lambda completion: True, "mine"))
+    assert found.keys() == {"max_completion_length", "stop_tokens", "ended_by_stop", "warnings"}
 
 
 def test_what_nobody_counted_is_left_out():
-    pool = [Completion(RIGHT, 0, True)]
-    found = audit.audit(DATA, [ROW], [pool], [["correct"]], audit.Stops("recorded", None))
+    pool = judged(COUNTDOWN, ROW, [Completion(RIGHT, 0, True)])
+    found = audit.audit(COUNTDOWN, [ROW], [pool], audit.StopCriteria("recorded", None))
     assert not {"ended_by_stop", "max_completion_length", "stop_tokens"} & found.keys()
 
 
 @pytest.mark.parametrize(
-    ("texts", "cut", "told"),
+    ("texts", "cut", "expected"),
     [
         ([RIGHT] * 10, 2, "20% of the sampled completions are cut at max_completion_length=28"),
-        ([RIGHT] * 10, 10, "none of the sampled completions ends by a stop token (<|im_end|>): the policy never learned"),
         (
-            [WRONG + RIGHT] * 2 + [RIGHT] * 8, 0,
+            [RIGHT] * 10,
+            10,
+            "none of the sampled completions ends by a stop token (<|im_end|>): the policy never learned",
+        ),
+        (
+            [WRONG + RIGHT] * 2 + [RIGHT] * 8,
+            0,
             "20% of the completions hold several answers, so they go on after the first; the last one is judged: 1.000 "
             "correct, the first one would give 0.800",
         ),
     ],
     ids=["cut", "never stops", "several answers"],
-)  # fmt: skip
-def test_what_is_wrong_is_said_and_kept(texts, cut, told, capsys):
+)
+def test_what_is_wrong_is_printed_and_kept(texts, cut, expected, capsys):
     (warning,) = audited(*texts, cut=cut)["warnings"]
-    assert warning.startswith(told)
+    assert warning.startswith(expected)
     assert capsys.readouterr().out == f"warning: sft: {warning}\n"
 
 
@@ -95,29 +105,29 @@ def differing(limit=512, **args):
 
 def test_a_run_that_samples_as_it_is_measured_differs_in_nothing():
     assert differing() == []
-    assert audit.differences({"method": {"args": {"max_length": 64}}}, 512) == [], "only RLOO samples"
+    assert audit.differences({"method": {"args": {"max_length": 64}}}, 512) == [], "nothing is sampled"
     assert audit.differences({}, 512) == []
 
 
 def test_another_limit_in_training_is_named_with_both_keys():
-    (told,) = differing(1024)
+    (text,) = differing(1024)
     assert (
-        "method.args.max_completion_length=512 tokens, and they are measured up to max_completion_length=1024" in told
+        "method.args.max_completion_length=512 tokens, and they are measured up to max_completion_length=1024" in text
     )
 
 
 @pytest.mark.parametrize("kwargs", [{"stop_strings": ["</answer>"]}, {"stop": "</answer>"}, {"eos_token_id": 5}])
 def test_a_stop_of_its_own_in_training_is_named(kwargs):
-    (told,) = differing(generation_kwargs=kwargs | {"top_k": 5})
+    (text,) = differing(generation_kwargs=kwargs | {"top_k": 5})
     ((key, value),) = kwargs.items()
-    assert f"method.args.generation_kwargs.{key}={value}, which the evaluation doesn't" in told
+    assert f"method.args.generation_kwargs.{key}={value}, which the evaluation doesn't" in text
 
 
 def test_rollouts_are_counted_as_text_and_as_messages():
     texts = [RIGHT + RIGHT, RIGHT, "", RIGHT]
     messages = [[{"role": "assistant", "content": text}] for text in texts]
     expected = {"completions/answers": 1.0, "completions/several_answers": 0.25, "completions/no_answer": 0.25}
-    assert audit.of_rollouts(DATA.answers, texts) == audit.of_rollouts(DATA.answers, messages) == expected
+    assert audit.of_rollouts(COUNTDOWN.answers, texts) == audit.of_rollouts(COUNTDOWN.answers, messages) == expected
     assert audit.of_rollouts(None, texts) == {}
 
 
@@ -133,7 +143,7 @@ def labelled(*labels):
 
 
 @pytest.mark.parametrize(
-    ("rows", "without", "told"),
+    ("rows", "without", "expected"),
     [
         (labelled([-100, 4, 9], [-100, 9, 4, 9]), 0, None),
         (labelled([-100, 4], *[[-100, 4, 9]] * 9), 1, None),
@@ -142,13 +152,13 @@ def labelled(*labels):
     ],
     ids=["none", "a few", "many", "all"],
 )
-def test_demonstrations_that_teach_no_stop_are_counted_and_many_are_a_warning(rows, without, told, capsys):
+def test_demonstrations_that_teach_no_stop_are_counted_and_many_are_a_warning(rows, without, expected, capsys):
     found = audit.of_demonstrations(rows, 9)
     assert found["demonstrations"] == {"rows": len(rows), "without_stop_token": without}
-    assert ("warnings" in found) == bool(told)
-    text = found["warnings"][0]["text"] if told else ""
-    assert text.startswith(told or "")
-    assert capsys.readouterr().out == (f"warning: {text}\n" if told else "")
+    assert ("warnings" in found) == bool(expected)
+    text = found["warnings"][0]["text"] if expected else ""
+    assert text.startswith(expected or "")
+    assert capsys.readouterr().out == (f"warning: {text}\n" if expected else "")
 
 
 def test_rows_without_labels_say_nothing():
@@ -158,16 +168,14 @@ def test_rows_without_labels_say_nothing():
 @pytest.fixture(scope="module")
 def rloo(tmp_path_factory):
     """A finished run of RLOO whose rollouts may be twice as long as what is measured, after SFT."""
-    words = [*TINY, f"runs_dir={tmp_path_factory.mktemp('runs')}", "method=rloo", "stages.sft.args.max_steps=60"]
-    *_, stage = stages = planned(*words, "method.args.max_completion_length=14", "max_completion_length=28")
-    for each in stages:
-        run.prepare(each, afresh=False)
-        assert worker.run_stage(each.folder) == 0
-    return stage
+    runs = f"runs_dir={tmp_path_factory.mktemp('runs')}"
+    limits = ("method.args.max_completion_length=14", "max_completion_length=28")
+    stages = planned(*TINY, runs, "method=rloo", "stages.sft.args.max_steps=60", *limits)
+    return [finished(stage) for stage in stages][-1]
 
 
 def test_every_training_stage_ends_with_an_audit(rloo):
-    found = run_folder.read_json(rloo.folder / "metrics.json")
+    found = run_folder.read_json(rloo / "metrics.json")
     audited = found["evaluation"]["audit"]
     assert (audited["max_completion_length"], audited["stop_tokens"]) == (28, ["<|im_end|>"])
     assert audited["ended_by_stop"]["mean"] == pytest.approx(1 - found["evaluation"]["truncated"]["mean"])
@@ -176,38 +184,31 @@ def test_every_training_stage_ends_with_an_audit(rloo):
 
 
 def test_rloos_own_rollouts_are_in_its_metrics(rloo):
-    rollouts = run_folder.read_json(rloo.folder / "metrics.json")["train"]["rollouts"]
-    logged = [line for line in run_folder.read_jsonl(rloo.folder / "metrics.jsonl") if "reward" in line]
+    rollouts = run_folder.read_json(rloo / "metrics.json")["train"]["rollouts"]
+    logged = [line for line in run_folder.read_jsonl(rloo / "metrics.jsonl") if "reward" in line]
     assert rollouts["logged_lines"] == len(logged) == 3
     assert rollouts["truncated"] + rollouts["ended_by_stop"] == pytest.approx(1)
 
 
 def test_a_policy_that_is_measured_later_is_compared_with_how_it_was_trained(rloo):
-    loaded = model.from_run(rloo.folder)
-    assert "max_completion_length=14" in audit.stops("rloo", loaded, 28).differences[0]
-    assert audit.stops("rloo", loaded, 14).differences == ()
+    loaded = model.from_run(rloo)
+    assert "max_completion_length=14" in audit.stop_criteria("rloo", loaded, 28).differences[0]
+    assert audit.stop_criteria("rloo", loaded, 14).differences == ()
 
 
 def test_a_copied_model_folder_says_nothing_of_its_training(rloo, tmp_path):
     folder = tmp_path / "model"
-    (rloo.folder / "model").rename(folder)
+    (rloo / "model").rename(folder)
     try:
         loaded = model.from_run(tmp_path)
-        assert audit.stops("rloo", loaded, 28).differences == ()
+        assert audit.stop_criteria("rloo", loaded, 28).differences == ()
     finally:
-        folder.rename(rloo.folder / "model")
+        folder.rename(rloo / "model")
 
 
 def test_what_an_evaluation_measured_is_written_for_others(rloo):
-    lines = [json.loads(line) for line in (rloo.folder / "eval.json").read_text().splitlines()]
-    samples = run_folder.read_jsonl(rloo.folder / "samples.jsonl")
+    lines = [json.loads(line) for line in (rloo / "eval.json").read_text().splitlines()]
+    samples = run_folder.read_jsonl(rloo / "samples.jsonl")
     assert len(lines) == 20
     assert [line["response"] for line in lines] == [[text for text, _ in line["samples"]] for line in samples]
     assert all(len(line["scores"]) == 2 and line["ground_truth"]["numbers"] == line["nums"] for line in lines)
-
-
-def test_data_without_a_verifier_writes_no_such_file(tmp_path):
-    pools = [[Completion("a", 1, True)]]
-    measured = evaluate.measured_of(object(), [{"prompt": "?"}], [[]], pools, tmp_path, audit.Stops("sft", 8), None)
-    assert measured.details["audit"]["ended_by_stop"]["mean"] == 1.0
-    assert [path.name for path in tmp_path.iterdir()] == ["samples.jsonl"]

@@ -27,7 +27,7 @@ def measured(tmp_path, monkeypatch):
     monkeypatch.setattr(best_of_n.model, "from_run", lambda folder: policy())
 
     def call(script, data=None, lineage=(), **changes):
-        monkeypatch.setattr(sampling, "SOURCE", script, raising=False)
+        monkeypatch.setattr(sampling, "SOURCE", script)
         settings = {"select": "verifier", "early_stop": False, "ancestors": True} | changes
         return best_of_n.best_of_n(job("best_of_n", lineage=lineage, **settings), data or puzzle(), tmp_path)
 

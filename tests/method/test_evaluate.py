@@ -29,7 +29,7 @@ def measured(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate.policy, "to_device", lambda weights, job: weights)
 
     def call(data=None, script=None, **method):
-        monkeypatch.setattr(sampling, "SOURCE", script or Script(SCRIPTS), raising=False)
+        monkeypatch.setattr(sampling, "SOURCE", script or Script(SCRIPTS))
         return evaluate.evaluate(job("evaluate", **method), data or puzzle(), tmp_path)
 
     return call
@@ -118,7 +118,10 @@ def test_labels_have_a_confusion_table_of_greedy_answers_and_of_samples(measured
     assert found["samples"]["table"] == [[2, 1, 1], [1, 1, 0]]
     assert found["greedy"]["table"] == [[0, 0, 2], [0, 0, 1]], "wrong is none of them"
     accuracy = found["samples"]["accuracy"]
-    assert {name: (value["n"], value["mean"]) for name, value in accuracy.items()} == {"ham": (2, 0.5), "spam": (1, 0.5)}
+    assert {name: (value["n"], value["mean"]) for name, value in accuracy.items()} == {
+        "ham": (2, 0.5),
+        "spam": (1, 0.5),
+    }
 
 
 def test_verdicts_that_were_given_up_are_counted(measured):
@@ -148,7 +151,9 @@ def test_without_a_verifier_completions_are_recorded_and_no_file_is_written_for_
 
 def test_policies_are_compared_on_a_value_a_problem():
     pools = [judged(EXACT, {"answer": "a"}, [Completion(t, 1, True) for t in texts]) for texts in ("ab", "bb")]
-    found = Measured([pool[0] for pool in pools], pools, {}, {"judge": [[1.0, 2.0], [3.0, 4.0]]}, {"reward@1": [True, False]})
+    found = Measured(
+        [pool[0] for pool in pools], pools, {}, {"judge": [[1.0, 2.0], [3.0, 4.0]]}, {"reward@1": [True, False]}
+    )
     assert found.per_problem() == {
         "greedy": [1.0, 0.0],
         "pass@1": [0.5, 0.0],
@@ -167,7 +172,7 @@ def ended(tmp_path, monkeypatch, data):
     """The metrics of a training stage that returned {"steps": 1}."""
     monkeypatch.setattr(evaluate.model, "from_run", lambda folder: policy())
     monkeypatch.setattr(evaluate.policy, "to_device", lambda weights, job: weights)
-    monkeypatch.setattr(sampling, "SOURCE", Script(SCRIPTS), raising=False)
+    monkeypatch.setattr(sampling, "SOURCE", Script(SCRIPTS))
 
     def train(job, data, folder):
         """Train."""
@@ -189,7 +194,7 @@ def test_training_ends_with_the_measurement_and_its_last_rollouts(tmp_path, monk
 def test_what_cannot_be_measured_is_said(tmp_path, monkeypatch, capsys):
     assert ended(tmp_path, monkeypatch, puzzle(verifier=None)) == {"train": {"steps": 1}}
     assert "the data has no verifier, so the trained policy is not measured here" in capsys.readouterr().out
-    monkeypatch.setattr(Puzzle, "views", lambda self: ("prompts",), raising=False)
+    monkeypatch.setattr(Puzzle, "views", lambda self: ("prompts",))
     assert ended(tmp_path, monkeypatch, puzzle()) == {"train": {"steps": 1}}
     assert "the data has no evaluation view" in capsys.readouterr().out
 
@@ -210,7 +215,11 @@ def recorded(tmp_path, lines, data=None):
 def test_what_a_file_holds_is_measured_with_the_problems_its_own(tmp_path, capsys):
     lines = [{"prompt": "1", "answer": "a", "response": ["a", "b"], "scores": [1.0, 1.0], "greedy": "a"}] * 4
     found = recorded(tmp_path, lines)
-    assert (found["evaluation"]["n"], found["evaluation"]["pass@1"].mean, found["evaluation"]["greedy"].mean) == (4, 0.5, 1)
+    assert (found["evaluation"]["n"], found["evaluation"]["pass@1"].mean, found["evaluation"]["greedy"].mean) == (
+        4,
+        0.5,
+        1,
+    )
     assert found["recorded"]["differ_in_correctness"] == 4
     assert found["headline"]["mean"] == 0.5
     assert "4 problems x 2 completions of" in capsys.readouterr().out

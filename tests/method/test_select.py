@@ -62,8 +62,12 @@ def test_rewards_are_summed_by_weight_and_none_does_not_count():
     assert select.weighted([reward([None, None])], ROWS[:1], [POOL]) == [[-math.inf, -math.inf]]
 
 
+def equals(completions, answer):
+    return [float(c[-1]["content"] == a) for c, a in zip(completions, answer, strict=True)]
+
+
 def test_a_reward_sees_each_completion_with_the_columns_of_its_problem():
-    exact = Reward("exact", lambda completions, answer: [float(c[0]["content"] == a) for c, a in zip(completions, answer)])  # noqa: B905
+    exact = Reward("exact", equals)
     assert select.weighted([exact], ROWS[:2], [[POOL[0]], [POOL[0], Completion("d", 1, True)]]) == [[1.0], [0.0, 1.0]]
 
 

@@ -1,22 +1,34 @@
 """Demonstrations from a teacher: only what is right, only once, nothing held out, and no paid answer lost."""
 
 import json
+import random
 
 import pytest
+import sampling
+from trained import finished
 
+from qwen_align.config import component
+from qwen_align.data import Data
 from qwen_align.data.countdown import Countdown, solve, trace
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
-from qwen_align.method import synthesize as module
-from qwen_align.method.synthesize import Answers, Held, asked_as, grams, synthesize
+from qwen_align.method.synthesize import Answers, EvaluationOverlap, grams, synthesize, teacher, teacher_prompt
 from qwen_align.stage import run, run_folder, worker
 from qwen_align.stage.launch import USER_ERROR
 
 PROMPT = "Numbers {numbers} target {target}"
-WORDS = (
-    "data=countdown", "method=synthesize", "generator=solver", "model=countdown_tiny", "data.count=[3,3]",
-    "data.numbers=[1,20]", "data.evaluation_problems=10", "method.problems=12", "method.samples=3", f"data.prompt='{PROMPT}'",
-)  # fmt: skip
+OVERRIDES = (
+    "data=countdown",
+    "method=synthesize",
+    "generator=solver",
+    "model=countdown_tiny",
+    "data.count=[3,3]",
+    "data.numbers=[1,20]",
+    "data.evaluation_problems=10",
+    "method.problems=12",
+    "method.samples=3",
+    f"data.prompt='{PROMPT}'",
+)
 
 
 class Teacher:
@@ -27,10 +39,10 @@ class Teacher:
     def __init__(self, say):
         self.say, self.asked = say, []
 
-    def stream(self, prompts, *, n, seed, **_):
+    def stream(self, prompts, sampling, title, policy=None):
         for index, prompt in enumerate(prompts):
-            self.asked.append((prompt[-1]["content"], n, seed))
-            said = [self.say(prompt[-1]["content"], len(self.asked)) for _ in range(n)]
+            self.asked.append((prompt[-1]["content"], sampling.n, sampling.seed))
+            said = [self.say(prompt[-1]["content"], len(self.asked)) for _ in range(sampling.n)]
             for answer in said:
                 if isinstance(answer, Exception):
                     raise answer
@@ -38,8 +50,6 @@ class Teacher:
 
 
 def solved(prompt, number=0):
-    import random
-
     words = prompt.split()
     steps = solve([int(w) for w in words[1:4]], int(words[5]), random.Random(number))
     return trace(*steps), True
@@ -47,7 +57,8 @@ def solved(prompt, number=0):
 
 @pytest.fixture
 def data():
-    return Countdown(40, 10, [3, 3], [1, 20], [1, 60], 100, 0.15, 0, PROMPT)
+    verifier = component.verifier("countdown")
+    return Data(Countdown(40, 10, [3, 3], [1, 20], [1, 60], 100, 0.15, 0, PROMPT), verifier)
 
 
 @pytest.fixture
@@ -55,33 +66,42 @@ def ask(data, tmp_path, monkeypatch):
     """ask(say, settings): run the method with a teacher that says this; returns (metrics, demonstrations, teacher)."""
 
     def call(say=solved, data=data, **changes):
-        teacher = Teacher(say)
-        monkeypatch.setattr(module, "instantiate", lambda *_, **__: teacher)
+        call.teacher = Teacher(say)
+        monkeypatch.setattr(sampling, "SOURCE", call.teacher)
         rates = {"prompt": None, "completion": None}
-        method = {"view": "prompts", "problems": 8, "samples": 1, "temperature": 1.0, "teacher_prompt": None}
-        config = {
-            "seed": 0, "max_completion_length": 28, "generator": {"_target_": "a.teacher.Teacher", "model": "oracle"},
-            "method": method | {"price_per_million_tokens": rates} | changes,
-        }  # fmt: skip
-        call.teacher = teacher
-        metrics = synthesize(config, data, tmp_path)
-        return metrics, run_folder.read_jsonl(tmp_path / "demonstrations.jsonl"), teacher
+        method = {"view": "prompts", "problems": 8, "samples": 1, "teacher_prompt": None, "threshold": 0.0}
+        job = sampling.job("synthesize", **(method | {"price_per_million_tokens": rates} | changes))
+        metrics = synthesize(job, data, tmp_path)
+        return metrics, run_folder.read_jsonl(tmp_path / "demonstrations.jsonl"), call.teacher
 
     return call
+
+
+def short(completions, most=40, **_):
+    """A reward that likes short answers."""
+    return [1.0 if len(completion[-1]["content"]) <= most else -1.0 for completion in completions]
+
+
+def reads_ids(completions, completion_ids):
+    return [0.0 for _ in completions]
+
+
+def node(function, **settings):
+    return {"_target_": f"{__name__}.{function.__name__}", **settings}
 
 
 def test_what_the_verifier_accepts_is_kept(ask, data):
     metrics, lines, _ = ask()
     assert metrics["answers"] == {"asked": 8, "kept": 8, "dropped": {}}
-    assert all(data.verify(line["completion"][0]["content"], line) == "correct" for line in lines)
-    assert [line["prompt"] for line in lines] == data.prompts()["prompt"][:8]
+    assert all(data.verifier.verify(line["completion"][0]["content"], line) == "correct" for line in lines)
+    assert [line["prompt"] for line in lines] == data.rows("prompts")["prompt"][:8]
 
 
 def test_why_answers_are_dropped_is_counted(ask):
-    said = iter([("<answer>1</answer>", True), ("no idea", True), None, None, "cut"] + [None] * 3)
+    answers = iter([("<answer>1</answer>", True), ("no idea", True), None, None, "cut"] + [None] * 3)
 
     def say(prompt, number):
-        kind = next(said)
+        kind = next(answers)
         return (solved(prompt)[0], False) if kind == "cut" else kind or solved(prompt)
 
     metrics, _, _ = ask(say)
@@ -100,9 +120,16 @@ def test_equal_answers_to_a_problem_are_kept_once(ask):
 def test_a_row_says_where_it_came_from(ask):
     _, lines, _ = ask(price_per_million_tokens={"prompt": 2.0, "completion": 10.0}, problems=1)
     provenance = lines[0]["provenance"]
-    assert provenance["teacher"] == {"generator": "teacher", "model": "oracle"}
+    assert provenance["teacher"] == {"generator": "source"}
     assert provenance["prompt"] == lines[0]["prompt"]
-    assert provenance["sampling"] == {"temperature": 1.0, "seed": 0, "max_completion_length": 28}
+    assert provenance["sampling"] == {
+        "n": 1,
+        "temperature": 1.0,
+        "seed": 0,
+        "max_completion_length": 8,
+        "top_p": 1.0,
+        "top_k": 0,
+    }
     assert (provenance["verdict"], provenance["tokens"], provenance["prompt_tokens"]) == ("correct", 10, 5)
     assert provenance["price"] == pytest.approx(110e-6)
 
@@ -118,7 +145,7 @@ def test_without_rates_there_is_no_price(ask):
 
 
 def test_the_teacher_is_asked_with_its_own_prompt_and_the_data_keep_theirs(ask, data):
-    row = data.prompts()[0]
+    row = data.rows("prompts")[0]
     _, lines, teacher = ask(
         lambda *_: solved(row["prompt"][0]["content"]), teacher_prompt="Solve {nums} -> {target}", problems=1
     )
@@ -131,13 +158,13 @@ def test_the_teacher_is_asked_with_its_own_prompt_and_the_data_keep_theirs(ask, 
 def test_a_template_that_does_not_fit_is_an_error(template):
     row = {"prompt": [{"role": "user", "content": "p"}], "nums": [1], "target": 2}
     with pytest.raises(ConfigError, match=r"method\.teacher_prompt: "):
-        asked_as(template, row)
+        teacher_prompt(template, row)
 
 
 def test_a_system_message_stays_before_the_teachers_prompt():
     row = {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]}
     expected = [{"role": "system", "content": "s"}, {"role": "user", "content": "Please: u"}]
-    assert asked_as("Please: {prompt}", row) == expected
+    assert teacher_prompt("Please: {prompt}", row) == expected
 
 
 def test_a_dying_server_loses_nothing_and_only_the_rest_is_asked_again(ask, tmp_path):
@@ -197,35 +224,35 @@ def row_of(text, **columns):
 
 
 def test_a_countdown_problem_touches_by_its_numbers_and_target_alone():
-    held = Held([row_of("Numbers 1 2 3 target 6", nums=[1, 2, 3], target=6)])
-    assert held.touches(row_of("other words", nums=[3, 1, 2], target=6))
-    assert not held.touches(row_of("Numbers 1 2 3 target 5", nums=[1, 2, 3], target=5))
+    overlap = EvaluationOverlap([row_of("Numbers 1 2 3 target 6", nums=[1, 2, 3], target=6)])
+    assert overlap.touches(row_of("other words", nums=[3, 1, 2], target=6))
+    assert not overlap.touches(row_of("Numbers 1 2 3 target 5", nums=[1, 2, 3], target=5))
 
 
 LONG = "a farmer sells seven dozen brown eggs at the market every single monday morning in june"
 
 
 def test_a_text_touches_by_thirteen_words_in_a_row():
-    held = Held(
+    overlap = EvaluationOverlap(
         [row_of(LONG), row_of("how many litres of water are there in the two tanks together after an hour then")]
     )
     words = LONG.split()
-    assert held.touches(row_of(f"Once upon a time, {' '.join(words[:13]).upper()}!"))
-    assert not held.touches(row_of(" ".join(words[:12]) + " else"))
-    assert held.touches(row_of("something else"), answer=f"This is like: {LONG}."), "an answer may quote one"
+    assert overlap.touches(row_of(f"Once upon a time, {' '.join(words[:13]).upper()}!"))
+    assert not overlap.touches(row_of(" ".join(words[:12]) + " else"))
+    assert overlap.touches(row_of("something else"), answer=f"This is like: {LONG}."), "an answer may quote one"
 
 
 def test_a_short_text_touches_only_the_same_text():
-    held = Held([row_of("What is 2 + 2?")])
-    assert held.touches(row_of("what is 2+2"))
-    assert not held.touches(row_of("What is 2 + 3?"))
+    overlap = EvaluationOverlap([row_of("What is 2 + 2?")])
+    assert overlap.touches(row_of("what is 2+2"))
+    assert not overlap.touches(row_of("What is 2 + 3?"))
 
 
 def test_wording_that_all_evaluation_prompts_share_is_no_problem_of_theirs():
     preface = "please solve the following problem step by step and put the final answer in a box now"
-    held = Held([row_of(f"{preface}: question number {i} about {i * 7} apples") for i in range(100)])
-    assert not held.touches(row_of(f"{preface}: something new altogether"))
-    assert held.touches(row_of(f"{preface}: question number 42 about 294 apples"))
+    overlap = EvaluationOverlap([row_of(f"{preface}: question number {i} about {i * 7} apples") for i in range(100)])
+    assert not overlap.touches(row_of(f"{preface}: something new altogether"))
+    assert overlap.touches(row_of(f"{preface}: question number 42 about 294 apples"))
 
 
 def test_grams_are_runs_of_words():
@@ -235,26 +262,63 @@ def test_grams_are_runs_of_words():
 
 
 def test_problems_of_the_evaluation_view_are_not_even_asked(ask, data, monkeypatch):
-    monkeypatch.setattr(data, "evaluation", lambda: data.prompts().select(range(3)))
+    held_out = data.rows("prompts").select(range(3))
+    monkeypatch.setattr(data.source, "evaluation", lambda: held_out)
     metrics, lines, teacher = ask(data=data)
     assert metrics["problems"] == {"view": 8, "asked": 5, "held_out_or_repeated": 3}
     assert len(lines) == len(teacher.asked) == 5
 
 
-def test_data_without_a_verifier_are_an_error(ask, data):
-    class Text:
-        def evaluation(self):
-            return data.evaluation()
+def test_without_verifier_and_reward_nothing_says_what_to_keep(ask, data):
+    with pytest.raises(ConfigError, match=r"data\.verifier=null: .*which method=synthesize without a reward needs"):
+        ask(data=Data(data.source))
 
-    with pytest.raises(ConfigError, match="Text has no verifier"):
-        ask(data=Text())
+
+def test_with_a_verifier_a_reward_has_to_accept_too(ask):
+    long = lambda prompt, number: (" " * 40 * (number % 2) + solved(prompt)[0], True)  # noqa: E731
+    metrics, lines, _ = ask(long, reward=node(short, most=70))
+    kept = [len(line["completion"][0]["content"]) <= 70 for line in lines]
+    assert all(kept)
+    assert metrics["answers"]["dropped"]["low_reward"] == 8 - len(lines) > 0
+    assert {line["provenance"]["reward"] for line in lines} == {1.0}
+
+
+def test_without_a_verifier_the_weighted_sum_of_the_rewards_filters(ask, data):
+    say = lambda prompt, number: ("no" if number % 2 else "x" * 50, True)  # noqa: E731
+    metrics, lines, _ = ask(say, data=Data(data.source), reward=node(short, weight=0.5), threshold=0.5)
+    assert [line["completion"][0]["content"] for line in lines] == ["no"] * 4
+    assert metrics["answers"] == {"asked": 8, "kept": 4, "dropped": {"low_reward": 4}}
+    assert (lines[0]["provenance"]["verdict"], lines[0]["provenance"]["reward"]) == (None, 0.5)
+
+
+def test_a_higher_threshold_keeps_nothing(ask, data):
+    assert ask(data=Data(data.source), reward=node(short), threshold=1.5)[1] == []
+
+
+def test_an_empty_answer_is_no_demonstration_whatever_its_reward(ask, data):
+    metrics, _, _ = ask(lambda *_: ("  ", True), data=Data(data.source), reward=node(short))
+    assert metrics["answers"]["dropped"] == {"empty": 8}
+
+
+def test_a_reward_of_token_ids_is_refused_before_a_teacher_without_a_tokenizer_is_paid(ask):
+    with pytest.raises(ConfigError, match="reward=reads_ids: reads completion_ids"):
+        ask(reward=node(reads_ids))
+    assert ask.teacher.asked == []
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [("qwen_align.generator.openai.OpenAI", "openai"), ("a.b.Mine", "Mine"), ("folder/mine.py:Mine", "Mine")],
+)
+def test_a_teacher_is_known_by_its_module_here_and_by_its_name_elsewhere(target, name):
+    generator = sampling.job("", {"_target_": target, "model": "oracle", "concurrency": 8}).generator
+    assert teacher(generator) == {"generator": name, "model": "oracle"}
 
 
 def test_the_solver_makes_demonstrations_without_a_policy(tmp_path, stages_of, monkeypatch):
-    (stage,) = stages_of(*WORDS, f"runs_dir={tmp_path}")
-    run.prepare(stage, afresh=False)
+    (stage,) = stages_of(*OVERRIDES, f"runs_dir={tmp_path}")
     monkeypatch.setattr("qwen_align.method.policy.load", lambda _: pytest.fail("no policy is needed"))
-    assert worker.run_stage(stage.folder) == 0
+    finished(stage)
     metrics = run_folder.read_json(stage.folder / "metrics.json")
     assert metrics["answers"]["asked"] == 36
     assert metrics["answers"]["dropped"].keys() <= {"duplicate"}
@@ -263,16 +327,15 @@ def test_the_solver_makes_demonstrations_without_a_policy(tmp_path, stages_of, m
 
 
 def test_a_local_policy_can_teach(tmp_path, stages_of):
-    words = [word for word in WORDS if not word.startswith("generator")]
+    overrides = [override for override in OVERRIDES if not override.startswith("generator")]
     sizes = [
         "model.hidden_size=16",
         "model.num_hidden_layers=1",
         "model.intermediate_size=16",
         "max_completion_length=4",
     ]
-    (stage,) = stages_of(*words, *sizes, f"runs_dir={tmp_path}")
-    run.prepare(stage, afresh=False)
-    assert worker.run_stage(stage.folder) == 0
+    (stage,) = stages_of(*overrides, *sizes, f"runs_dir={tmp_path}")
+    finished(stage)
     metrics = run_folder.read_json(stage.folder / "metrics.json")
     assert metrics["teacher"] == {"generator": "transformers", "policy": "base"}
     assert metrics["answers"]["asked"] == 36
@@ -280,9 +343,9 @@ def test_a_local_policy_can_teach(tmp_path, stages_of):
 
 
 def test_a_teacher_that_is_not_there_is_one_line_and_the_run_can_go_on(tmp_path, stages_of, capsys):
-    words = [word for word in WORDS if not word.startswith("generator")]
+    overrides = [override for override in OVERRIDES if not override.startswith("generator")]
     openai = ["generator=openai", "generator.base_url=http://127.0.0.1:9/v1", "generator.api_key_env=null"]
-    (stage,) = stages_of(*words, *openai, "generator.retries=0", f"runs_dir={tmp_path}")
+    (stage,) = stages_of(*overrides, *openai, "generator.retries=0", f"runs_dir={tmp_path}")
     run.prepare(stage, afresh=False)
     assert worker.run_stage(stage.folder) == USER_ERROR
     assert (

@@ -50,15 +50,15 @@ def test_ks(samples, expected):
     ("key", "mean"), [("pass@1", (1 / 4 + 2 / 4) / 2), ("pass@2", (1 / 2 + 5 / 6) / 2), ("pass@4", 1.0)]
 )
 def test_pass_at_k_is_the_mean_over_problems(metrics, key, mean):
-    assert metrics[key]["mean"] == pytest.approx(mean)
+    assert metrics[key].mean == pytest.approx(mean)
 
 
 @pytest.mark.parametrize(("key", "mean"), [("best_of_1", 1 / 2), ("best_of_2", 1 / 2), ("best_of_4", 1.0)])
 def test_best_of_n_takes_the_samples_as_they_came(metrics, key, mean):
-    assert metrics[key]["mean"] == pytest.approx(mean)
+    assert metrics[key].mean == pytest.approx(mean)
 
 
 def test_every_number_comes_with_its_interval(metrics):
     assert set(metrics) == {"pass@1", "pass@2", "pass@4", "best_of_1", "best_of_2", "best_of_4"}
     for value in metrics.values():
-        assert 0 <= value["low"] <= value["mean"] <= value["high"] <= 1
+        assert 0 <= value.low <= value.mean <= value.high <= 1
