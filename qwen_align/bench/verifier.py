@@ -7,12 +7,14 @@ Settings: rounds=15, and gsm8k=FILE with GSM8K's own rows (JSONL, field `answer`
 """
 
 import json
+import logging
 import multiprocessing
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from qwen_align.bench import Row, interleaved
 from qwen_align.data.countdown import reachable, solve, trace
@@ -79,7 +81,7 @@ def _killed_after(limit: float, case: Case) -> float:
     return seconds
 
 
-def _all(verdict: Callable[..., object], cases: list[Case]) -> Callable[[], float]:
+def _all(verdict: Callable[..., object], cases: Sequence[tuple[Any, ...]]) -> Callable[[], float]:
     def work() -> float:
         for case in cases:
             verdict(*case)
@@ -122,29 +124,18 @@ def gsm8k_answers(path: str | None) -> list[tuple[str, str]]:
 
 
 def _math_row(path: str | None, rounds: int) -> Row:
-    import logging
-
     from math_verify import parse, verify
 
     logging.disable(logging.WARNING)
     pairs = gsm8k_answers(path)
+    direct = lambda text, gold: verify(parse(gold), parse(text))  # noqa: E731
     ours = [math.verify(text, gold) == "correct" for text, gold in pairs]
-    theirs = [bool(verify(parse(gold), parse(text))) for text, gold in pairs]
-    differ = sum(a != b for a, b in zip(ours, theirs, strict=True))
-
-    def direct() -> float:
-        for text, gold in pairs:
-            verify(parse(gold), parse(text))
-        return len(pairs)
-
-    def exact() -> float:
-        for text, gold in pairs:
-            math.verify(text, gold)
-        return len(pairs)
-
+    differ = sum(a != bool(direct(text, gold)) for a, (text, gold) in zip(ours, pairs, strict=True))
     source = "GSM8K's own" if path else "GSM8K-style, made here"
     note = f"{source}; {len(pairs)} verdicts, {differ} differ, {sum(ours)} correct by ours, {math.timeouts()} time-outs"
-    return interleaved("maths answers against Math-Verify", "verdicts", exact, direct, rounds, note)
+    return interleaved(
+        "maths answers against Math-Verify", "verdicts", _all(math.verify, pairs), _all(direct, pairs), rounds, note
+    )
 
 
 def run(rounds: int, gsm8k: str | None) -> list[Row]:
@@ -152,12 +143,9 @@ def run(rounds: int, gsm8k: str | None) -> list[Row]:
     rows = []
     for count in (3, 4, 6):
         cases = arithmetic(count, 1000)
-        ours = sum(countdown.verify(*c) == "correct" for c in cases)
-        theirs = sum(UNSAFE_verdict(*c) for c in cases)
-        note = f"{ours} and {theirs} of {len(cases)} called correct"
-        name = f"plain arithmetic, {count} numbers"
-        rows.append(
-            interleaved(name, "verdicts", _all(countdown.verify, cases), _all(UNSAFE_verdict, cases), rounds, note)
-        )
+        one, other = sum(countdown.verify(*c) == "correct" for c in cases), sum(UNSAFE_verdict(*c) for c in cases)
+        note = f"{one} and {other} of {len(cases)} called correct"
+        ours, theirs = _all(countdown.verify, cases), _all(UNSAFE_verdict, cases)
+        rows.append(interleaved(f"plain arithmetic, {count} numbers", "verdicts", ours, theirs, rounds, note))
     rows += [_hostile_row(name, case, rounds) for name, case in hostile().items()]
     return [*rows, _math_row(gsm8k, max(rounds // 5, 3))]

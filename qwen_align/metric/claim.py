@@ -5,7 +5,7 @@ problems alone. A claim is confirmed if the interval of every difference it spea
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from qwen_align.errors import ConfigError, nearest
@@ -69,22 +69,16 @@ def check_claims(method: Mapping[str, Any]) -> list[Claim]:
     cells = {f"{row}/{metric}": Cell(row, metric) for row in method["rows"] for metric in method["metrics"]}
     found = []
     for node in method["claims"]:
-        own = dict(node)
-        try:
-            better, *than = (cells[text] for text in (own.pop("better"), *own.pop("than")))
-            found.append(Claim(better=better, than=tuple(than), **own))
-        except (KeyError, TypeError) as error:
-            about = [text for text in (node.get("better"), *(node.get("than") or ())) if text and text not in cells]
-            if about:
-                raise ConfigError(
-                    f"method.claims: {about[0]}: no such row and metric{nearest(about[0], list(cells))}"
-                ) from error
-            raise ConfigError(
-                f"method.claims: {node}: expected says, better and than, and maybe times and each_seed"
-            ) from error
+        if not {"says", "better", "than"} <= set(node) <= {field.name for field in fields(Claim)}:
+            raise ConfigError(f"method.claims: {node}: expected says, better and than, and maybe times and each_seed")
+        for text in (node["better"], *node["than"]):
+            if text not in cells:
+                raise ConfigError(f"method.claims: {text}: no such row and metric{nearest(text, list(cells))}")
+        better, than = cells[node["better"]], tuple(cells[text] for text in node["than"])
         for other in than:
             if not set(method["rows"][better.row]["seeds"]) & set(method["rows"][other.row]["seeds"]):
                 raise ConfigError(f"method.claims: {better.row} and {other.row} have no seed in common")
+        found.append(Claim(node["says"], better, than, node.get("times", 1), node.get("each_seed", False)))
     return found
 
 

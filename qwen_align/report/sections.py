@@ -138,14 +138,11 @@ def _metrics(columns: dict[str, Metrics]) -> list[Row]:
 
 
 def _differences(pairs: list[Difference]) -> list[Row]:
-    return [
-        ["policies", "metric", "difference", "beyond noise?"],
-        *(
-            [f"{pair.after} minus {pair.before}", titled(key), formatted(value, "+"), _VERDICTS[verdict(value)]]
-            for pair in pairs
-            for key, value in pair.metrics.items()
-        ),
-    ]
+    rows: list[Row] = [["policies", "metric", "difference", "beyond noise?"]]
+    for pair in pairs:
+        name = f"{pair.after} minus {pair.before}"
+        rows += [[name, titled(k), formatted(v, "+"), _VERDICTS[verdict(v)]] for k, v in pair.metrics.items()]
+    return rows
 
 
 def _labels(policies: dict[str, Summary]) -> list[Row]:
@@ -166,13 +163,11 @@ def _labels(policies: dict[str, Summary]) -> list[Row]:
 
 def _recorded(found: list[dict[str, Any]]) -> list[Row]:
     """The differences between a file's own scores and our verdicts."""
-    return [
-        ["problem", "sample", "recorded", "here", "answer"],
-        *(
-            [str(d["problem"]), str(d["sample"]), f"{d['recorded']:g}", d["ours"].replace("_", " "), d["answer"]]
-            for d in found
-        ),
-    ]
+    rows: list[Row] = [["problem", "sample", "recorded", "here", "answer"]]
+    for d in found:
+        ours = d["ours"].replace("_", " ")
+        rows.append([str(d["problem"]), str(d["sample"]), f"{d['recorded']:g}", ours, d["answer"]])
+    return rows
 
 
 def _samples(folder: Path) -> list[tuple[str, list[Answer]]]:

@@ -4,13 +4,12 @@ One value a problem and seed is read from the comparison's per_problem.json. An 
 choice of problems (metric/interval.py, crossed); a row of one seed knows of problems alone.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.metric import interval
-from qwen_align.metric.claim import Claim, Contrast, Finding, Values, check_claims, contrast, judge
+from qwen_align.metric.claim import Contrast, Finding, check_claims, contrast, judge
 from qwen_align.metric.interval import Interval
 from qwen_align.report.render import Row, Section, formatted
 from qwen_align.stage import run_folder, text
@@ -46,26 +45,6 @@ class Table:
     findings: list[Finding]
 
 
-def table_of(title: str, values: Mapping[str, Mapping[str, Values]], claims: Sequence[Claim]) -> Table:
-    """The table of the values of each row and metric; the first row is what the others are held against."""
-    first = next(iter(values))
-    rows = {
-        row: TableRow(
-            list(next(iter(mine.values()))),
-            {metric: interval.crossed(list(own.values())) for metric, own in mine.items()},
-            {
-                metric: contrast(own, values[first][metric])
-                for metric, own in mine.items()
-                if row != first and own.keys() & values[first][metric].keys()
-            },
-        )
-        for row, mine in values.items()
-    }
-    metrics = list(values[first])
-    problems = len(next(iter(values[first][metrics[0]].values())))
-    return Table(title, problems, metrics, rows, [judge(claim, values) for claim in claims])
-
-
 def of(stage: "Stage") -> Table | None:
     """The table of a finished comparison; None where its policies are no rows, or nothing is measured yet.
 
@@ -76,20 +55,24 @@ def of(stage: "Stage") -> Table | None:
     kept = run_folder.read_json(stage.folder / "per_problem.json")
     if not method.get("rows") or not kept:
         return None
-    measured = next(iter(kept.values()))
-    for metric in method["metrics"]:
-        if metric not in measured:
-            raise ConfigError(
-                f"method.metrics: {metric}: was not measured{nearest(metric, list(measured))}; it has {', '.join(measured)}"
-            )
+    measured, metrics = next(iter(kept.values())), list(method["metrics"])
+    if wrong := next((metric for metric in metrics if metric not in measured), None):
+        known = ", ".join(measured)
+        raise ConfigError(f"method.metrics: {wrong}: was not measured{nearest(wrong, list(measured))}; it has {known}")
+    policies = {name: dict(zip(row["seeds"], row["policies"], strict=True)) for name, row in method["rows"].items()}
     values = {
-        name: {
-            metric: {seed: kept[policy][metric] for seed, policy in zip(row["seeds"], row["policies"], strict=True)}
-            for metric in method["metrics"]
-        }
-        for name, row in method["rows"].items()
+        name: {metric: {seed: kept[policy][metric] for seed, policy in own.items()} for metric in metrics}
+        for name, own in policies.items()
     }
-    return table_of(method["title"], values, check_claims(method))
+    first = next(iter(values))
+    rows = {}
+    for name, mine in values.items():
+        shared = name != first and policies[name].keys() & policies[first].keys()
+        over_first = {metric: contrast(mine[metric], values[first][metric]) for metric in metrics if shared}
+        crossed = {metric: interval.crossed(list(own.values())) for metric, own in mine.items()}
+        rows[name] = TableRow(list(policies[name]), crossed, over_first)
+    findings = [judge(claim, values) for claim in check_claims(method)]
+    return Table(method["title"], len(measured[metrics[0]]), metrics, rows, findings)
 
 
 def sections(table: Table) -> list[Section]:

@@ -1,7 +1,7 @@
 """The numbers behind a report, read back from run folders."""
 
 import pytest
-from runs import around, chain, interval, stage, summary, trained
+from runs import around, chain, stage, trained
 
 from qwen_align.metric.interval import Interval
 from qwen_align.report import evidence
@@ -82,15 +82,6 @@ def test_a_policy_may_be_named_like_a_difference(tmp_path):
     assert list(found.policies) == list(names)
     assert found.policies["a_minus_b"].metrics == {"n": 50, "win_rate": Interval(**around(0.6))}
     assert [(d.after, d.before) for d in found.last.shown_differences] == [("b of a", "a_minus_b")]
-
-
-def test_the_audit_of_an_evaluation_stands_beside_that_of_the_rollouts(tmp_path):
-    train = {"steps": 9, "trainable_parameters": 1, "rollouts": {"ended_by_stop": 0.75}}
-    audit = {"ended_by_stop": around(0.8), "stop_tokens": ["<|im_end|>"], "warnings": []}
-    evaluated = summary(0.3, 0.2, 0.5) | {"truncated": interval(0.2, 0.1, 0.3), "audit": audit}
-    found = evidence.audits(evidence.gather([stage(tmp_path, "rloo", {"train": train, "evaluation": evaluated})]))
-    assert found["rloo"] == {"truncated": Interval(0.2, 0.1, 0.3), "ended_by_stop": Interval(**around(0.8))}
-    assert list(found.values())[1] == {"ended_by_stop": 0.75}
 
 
 def test_warnings_say_when_they_came(tmp_path):

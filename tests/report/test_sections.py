@@ -74,8 +74,7 @@ def audited(root):
     """A run of RLOO with the audit of its evaluation and of its rollouts."""
     rollouts = {"ended_by_stop": 0.75, "logged_lines": 5}
     train = {"steps": 9, "trainable_parameters": 1, "rollouts": rollouts}
-    train["warnings"] = [{"step": 9, "kind": "kl", "text": "far away"}]
-    audit = {"ended_by_stop": around(0.8), "verdicts_changed": 7, "warnings": ["20% of the completions are cut"]}
+    audit = {"ended_by_stop": around(0.8), "verdicts_changed": 7}
     evaluated = summary(0.3, 0.2, 0.5) | {"truncated": around(0.2), "audit": audit}
     return stage(root, "rloo", {"train": train, "evaluation": evaluated})
 
@@ -86,13 +85,6 @@ def test_the_audit_stands_beside_that_of_the_rollouts(tmp_path):
     assert "| ended by stop | 0.800 [0.780, 0.820] | 0.750 |" in text
     assert "| truncated | 0.200 [0.180, 0.220] |  |" in text
     assert "| verdicts changed | 7 |  |" in text
-
-
-def test_warnings_of_the_log_and_of_the_audit_are_listed(tmp_path):
-    pages.write(tmp_path / "job", [audited(tmp_path)])
-    text = section(tmp_path / "job", "Warnings")
-    assert "| 9 | far away |" in text
-    assert "| evaluation | 20% of the completions are cut |" in text
 
 
 def test_an_audits_terms_are_explained_where_there_is_one(tmp_path, quickstart):
