@@ -32,10 +32,7 @@ from qwen_align.stage.plan import Stage
 from qwen_align.stage.text import short_path
 
 _failures: list[Exception] = []
-_REPLACED_WHOLE = (
-    "method.policies",
-    "method.rows",
-)  # by the command line, instead of being merged with the experiment's
+_COMPARED = ("method.policies", "method.rows")  # one on the command line takes the place of both in an experiment
 
 
 def _settings_of(job: DictConfig, method: str, node: DictConfig | None = None) -> DictConfig:
@@ -52,12 +49,12 @@ def _complete(job: DictConfig, choices: dict[str, str], given: list[str]) -> Com
     with open_dict(job):
         job.method = _settings_of(job, choices["method"], job.method)
         # The command line wins over the experiment.
-        for override in OverridesParser.create().parse_overrides(given):
-            key = override.key_or_group
-            if key.startswith("method.") and not override.is_delete():
-                if key in _REPLACED_WHOLE:
-                    job.method |= {name.rpartition(".")[2]: {} for name in _REPLACED_WHOLE}
-                OmegaConf.update(job, key, override.value(), merge=key not in _REPLACED_WHOLE, force_add=True)
+        own = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(given) if not o.is_delete()}
+        for key in _COMPARED if own.keys() & set(_COMPARED) else ():
+            OmegaConf.update(job, key, {}, merge=False)
+        for key, override in own.items():
+            if key.startswith("method."):
+                OmegaConf.update(job, key, override.value(), force_add=True)
         component.settle(job)
         preflight.settle_revisions(job, choices, given)
     return Composed(job, choices, given, lambda method: _settings_of(job, method))

@@ -46,7 +46,8 @@ def resolve(composed: Composed, compose: Compose) -> list[Stage]:
     method = composed.job.method
     if "policies" not in method:
         return _resolved(composed, {}, [])
-    check_claims(method)
+    if method.rows:
+        check_claims(method)
     stages: list[Stage] = []
     made: dict[str, Path] = {}
     policies: dict[str, Stage] = {}

@@ -1,7 +1,7 @@
 """What tells two stages apart: a hash of the settings that can change a result, of the files and of the user's code they name.
 
-Left out of it: how often something is logged or saved, where the run happens, how much is evaluated at its end, and where a
-file lies.
+Left out of it: how often something is logged or saved, where the run happens, how much is evaluated at its end, and where the
+user's code lies.
 """
 
 import copy

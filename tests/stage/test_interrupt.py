@@ -27,9 +27,14 @@ def test_a_signal_stops_at_once(installed, number):
 
 def test_a_signal_within_a_step_lets_the_step_end(installed, capsys):
     done = []
-    with pytest.raises(interrupt.Interrupted), interrupt.deferred():
-        os.kill(os.getpid(), signal.SIGTERM)
-        done.append("the rest of the step")
+
+    def step() -> None:
+        with interrupt.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("the rest of the step")
+
+    with pytest.raises(interrupt.Interrupted):
+        step()
     assert done == ["the rest of the step"]
     assert "stopping after this step (now in " in capsys.readouterr().out
 
