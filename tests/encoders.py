@@ -29,10 +29,21 @@ def folder_of(kind: str, folder: Path, labels: int | None = None) -> str:
         pieces += [(letter, -6.0) for letter in dict.fromkeys([*_LETTERS, "S", "E", "P"])]
         tokenizer = DebertaV2Tokenizer(vocab=pieces, unk_id=1)
         config = DebertaV2Config(
-            vocab_size=len(pieces), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-            relative_attention=True, position_biased_input=False, pos_att_type=["p2c", "c2p"], position_buckets=16,
-            share_att_key=True, norm_rel_ebd="layer_norm", type_vocab_size=0, pooler_hidden_size=32, num_labels=labels or 2,
-        )  # fmt: skip
+            vocab_size=len(pieces),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            relative_attention=True,
+            position_biased_input=False,
+            pos_att_type=["p2c", "c2p"],
+            position_buckets=16,
+            share_att_key=True,
+            norm_rel_ebd="layer_norm",
+            type_vocab_size=0,
+            pooler_hidden_size=32,
+            num_labels=labels or 2,
+        )
     else:
         folder.mkdir(parents=True, exist_ok=True)
         vocabulary = [*_SPECIAL, *WORDS, *_LETTERS, *(f"##{letter}" for letter in _LETTERS)]
@@ -41,9 +52,13 @@ def folder_of(kind: str, folder: Path, labels: int | None = None) -> str:
         size = len(tokenizer)
         if kind == "bert":
             config = BertConfig(
-                vocab_size=size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+                vocab_size=size,
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
                 num_labels=labels or 2,
-            )  # fmt: skip
+            )
         else:
             config = DistilBertConfig(
                 vocab_size=size, dim=32, n_layers=2, n_heads=2, hidden_dim=64, num_labels=labels or 2

@@ -10,13 +10,13 @@ from typing import Any
 from qwen_align.config import groups, schema
 from qwen_align.errors import ConfigError, nearest
 
-_RENAMED = {  # names that people know from older releases and from papers
-    "kl_coef": "beta", "init_kl_coef": "beta", "rloo_k": "num_generations", "cliprange": "epsilon",
-    "num_ppo_epochs": "num_iterations", "response_length": "max_completion_length", "max_seq_length": "max_length",
-    "max_new_tokens": "max_completion_length", "warmup_ratio": "warmup_steps", "evaluation_strategy": "eval_strategy",
-    "no_cuda": "use_cpu", "lr": "learning_rate", "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs",
-    "group_by_length": "train_sampling_strategy", "k": "num_generations", "grad_accum": "gradient_accumulation_steps",
-}  # fmt: skip
+_RENAMED_TEXT = """
+kl_coef:beta init_kl_coef:beta rloo_k:num_generations k:num_generations cliprange:epsilon num_ppo_epochs:num_iterations
+response_length:max_completion_length max_new_tokens:max_completion_length max_seq_length:max_length lr:learning_rate
+warmup_ratio:warmup_steps evaluation_strategy:eval_strategy no_cuda:use_cpu batch_size:per_device_train_batch_size
+epochs:num_train_epochs grad_accum:gradient_accumulation_steps group_by_length:train_sampling_strategy
+"""
+_RENAMED = dict(pair.split(":") for pair in _RENAMED_TEXT.split())  # names of older releases and of papers -> TRL's
 
 
 def _options(value: str) -> list[str]:

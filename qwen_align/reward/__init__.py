@@ -67,14 +67,17 @@ class Reward:
     @property
     def needs(self) -> tuple[str, ...]:
         """Columns of the data that it can't do without: those it names itself, or its required parameters."""
-        if (named := getattr(self.function, "needs", None)) is not None:
-            return tuple(named)
-        return tuple(p.name for p in _parameters(self.function)[0] if p.default is p.empty and p.name not in GIVEN)
+        named = getattr(self.function, "needs", None)
+        return tuple(name for name in self._required if name not in GIVEN) if named is None else tuple(named)
 
     @property
     def reads_ids(self) -> bool:
         """Whether it can't do without the completions' token ids."""
-        return any(p.name == "completion_ids" and p.default is p.empty for p in _parameters(self.function)[0])
+        return "completion_ids" in self._required
+
+    @property
+    def _required(self) -> list[str]:
+        return [p.name for p in _parameters(self.function)[0] if p.default is p.empty]
 
     @property
     def is_async(self) -> bool:

@@ -19,15 +19,20 @@ def refused(function, *given) -> str:
 
 def test_a_list_of_rewards_is_one_node_each():
     assert expanded(["method=rloo", "reward=[countdown, length]"]) == [
-        "method=rloo", "reward=several", "+reward@reward.countdown=countdown", "+reward@reward.length=length",
-    ]  # fmt: skip
+        "method=rloo",
+        "reward=several",
+        "+reward@reward.countdown=countdown",
+        "+reward@reward.length=length",
+    ]
 
 
 def test_a_target_in_a_list_is_called_by_its_last_name():
     assert expanded(["reward=[deberta,my/file.py:short,trl.rewards.think_format_reward]"]) == [
-        "reward=several", "+reward@reward.deberta=deberta", "+reward@reward.short=my/file.py:short",
+        "reward=several",
+        "+reward@reward.deberta=deberta",
+        "+reward@reward.short=my/file.py:short",
         "+reward@reward.think_format_reward=trl.rewards.think_format_reward",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("value", ["[length,length]", "[a.py:short,b.py:short]"])
@@ -77,11 +82,23 @@ def test_rewards_without_a_file_are_found(override, found):
 @pytest.mark.parametrize(
     "override",
     [
-        "method=rloo", "reward=countdown,length", "reward=trl.rewards.think_format_reward", "reward=a.py:short", "seed=3",
-        "experiment=null", "~experiment", "+reward@reward.mine=length", "data.problems=5", "data.verifier=file.py:verify",
-        "runs_dir=${oc.env:HOME}/runs", "--help", "hydra.verbose=true", "hydra/launcher=joblib", "reward=glob(*)",
+        "method=rloo",
+        "reward=countdown,length",
+        "reward=trl.rewards.think_format_reward",
+        "reward=a.py:short",
+        "seed=3",
+        "experiment=null",
+        "~experiment",
+        "+reward@reward.mine=length",
+        "data.problems=5",
+        "data.verifier=file.py:verify",
+        "runs_dir=${oc.env:HOME}/runs",
+        "--help",
+        "hydra.verbose=true",
+        "hydra/launcher=joblib",
+        "reward=glob(*)",
     ],
-)  # fmt: skip
+)
 def test_what_is_right_is_passed_on(override):
     assert checked(override) == override
 
