@@ -21,7 +21,6 @@ from qwen_align import model
 from qwen_align.config import component, rules
 from qwen_align.config.job import Job, plain
 from qwen_align.device import precision
-from qwen_align.errors import ConfigError
 from qwen_align.method import faults
 from qwen_align.method.callbacks import ProgressBar, Recorder
 from qwen_align.stage import interrupt, ranks, run_folder
@@ -80,12 +79,7 @@ def arguments(job: Job, folder: Path, instead: Mapping[str, Any] | None = None, 
         "gradient_accumulation_steps": accumulation,
         "deepspeed": hardware.configuration(),
     }
-    try:
-        args = component.construct(values, "method.args")
-    except ConfigError:
-        raise
-    except ValueError as error:  # TRL's own checks
-        raise ConfigError(f"method.args: {error}") from error
+    args = component.construct(values, "method.args")
     if args.world_size != hardware.processes:
         raise RuntimeError(f"hardware.processes={hardware.processes}, but the trainer sees {args.world_size}")
     return args

@@ -1,7 +1,6 @@
 """Whose memory is free when a trained policy is measured, and what a device holds at once by conf/hardware/."""
 
 import gc
-import json
 import shutil
 import weakref
 
@@ -9,35 +8,27 @@ import pytest
 import torch
 from conftest import planned
 from processes import weights
-from tiny import TINY, TINY_MODEL
+from tiny import TINY
+from trained import finished, on_pairs
 
-from qwen_align.method import dpo, evaluate, reward, rloo, sft
+from qwen_align.method import evaluate, fit, on_policy, preferences, reward, sft
+from qwen_align.metric.interval import Interval
 from qwen_align.stage import run, run_folder, worker
 
 
-def pairs_file(folder) -> str:
-    path = folder / "pairs.jsonl"
-    with path.open("w") as file:
-        for i in range(16):
-            asked = [{"role": "user", "content": f"Numbers {i} 2"}]
-            answers = ([{"role": "assistant", "content": text}] for text in ("1 + 2", "2 - 1"))
-            file.write(json.dumps(dict(zip(("prompt", "chosen", "rejected"), (asked, *answers), strict=True))) + "\n")
-    return str(path)
-
-
-def left_behind(module, words: list[str], monkeypatch: pytest.MonkeyPatch, where, name: str, result) -> list[bool]:
+def left_behind(module, overrides: list[str], monkeypatch: pytest.MonkeyPatch, where, name: str, result) -> list[bool]:
     """Which of trainer, policy, optimizer and weights are still alive when `where.name` begins."""
-    alive, seen, inner = [], [], module.fit
+    alive, seen = [], []
 
-    def fit(trainer, *args):
-        found = inner(trainer, *args)
+    def fitted(trainer, *args):
+        found = fit.fit(trainer, *args)
         held = [trainer, trainer.model, trainer.optimizer, *trainer.model.parameters()]
         alive.extend(weakref.ref(thing) for thing in held)
         return found
 
-    monkeypatch.setattr(module, "fit", fit)
+    monkeypatch.setattr(module, "fit", fitted)
     monkeypatch.setattr(where, name, lambda *_: seen.append([ref() is not None for ref in alive]) or result)
-    stage = planned(*words)[-1]
+    stage = planned(*overrides)[-1]
     run.prepare(stage, afresh=False)
     gc.disable()  # what circles hold must be looked for, not found by chance
     try:
@@ -48,38 +39,33 @@ def left_behind(module, words: list[str], monkeypatch: pytest.MonkeyPatch, where
     return seen[0]
 
 
-@pytest.mark.parametrize("module", [sft, dpo, rloo], ids=lambda module: module.__name__.rpartition(".")[2])
-def test_nothing_of_the_training_is_in_memory_when_the_policy_is_measured(module, tmp_path, monkeypatch):
-    words = list(TINY)
-    if module is dpo:  # countdown has no pairs
-        words = [
-            *TINY_MODEL,
-            "model=countdown_tiny",
-            "hardware=cpu",
-            "data=local",
-        ]
-        words += [f"data.preferences_path={pairs_file(tmp_path)}", "method.batch_size=8"]
-    words += [f"method={module.__name__.rpartition('.')[2]}", "init=base", f"runs_dir={tmp_path}"]
-    assert not any(left_behind(module, words, monkeypatch, evaluate, "after_training", {}))
+@pytest.mark.parametrize(
+    ("method", "module"), [("sft", sft), ("dpo", preferences), ("rloo", on_policy)], ids=["sft", "dpo", "rloo"]
+)
+def test_nothing_of_the_training_is_in_memory_when_the_policy_is_measured(method, module, tmp_path, monkeypatch):
+    overrides = [*TINY, f"method={method}", "init=base", f"runs_dir={tmp_path}"]
+    if method == "dpo":  # countdown has no pairs
+        overrides = on_pairs(tmp_path, "dpo", 16)
+    assert not any(left_behind(module, overrides, monkeypatch, evaluate, "after_training", {}))
 
 
 def test_nothing_of_the_training_is_in_memory_when_a_reward_model_is_measured(tmp_path, monkeypatch):
-    words = ["method=reward", "reward=distilbert_tiny", "hardware=cpu", "data=local", f"runs_dir={tmp_path}"]
-    words += [f"data.preferences_path={pairs_file(tmp_path)}", "method.batch_size=4", "method.args.max_steps=1"]
-    measured = {"n": 1, "spread": 1.0, "pair_accuracy": {}}
-    assert not any(left_behind(reward, words, monkeypatch, reward, "measure", measured))
+    overrides = [
+        word for word in on_pairs(tmp_path, "reward", 16) if not word.startswith(("model", "method.args.max_length"))
+    ]
+    overrides += ["reward=distilbert_tiny", "method.batch_size=4", "method.args.max_steps=1"]
+    measured = {"n": 1, "spread": 1.0, "pair_accuracy": Interval(0.5, 0.0, 1.0)}
+    assert not any(left_behind(reward, overrides, monkeypatch, reward, "measure", measured))
 
 
 def test_a_run_goes_on_where_fewer_rows_are_held_at_once(tmp_path):
     words = [*TINY, "method=sft", f"runs_dir={tmp_path}", "method.args.save_steps=2"]
     stage, smaller = (planned(*words, f"method.args.per_device_train_batch_size={rows}")[-1] for rows in (8, 2))
     assert smaller.folder == stage.folder, "the same run"
-    run.prepare(stage, afresh=False)
-    assert worker.run_stage(stage.folder) == 0
+    finished(stage)
     before = weights(stage.folder)
     shutil.rmtree(stage.folder / "model")
     shutil.rmtree(stage.folder / "checkpoints" / "checkpoint-4")
-    run.prepare(smaller, afresh=False)
-    assert worker.run_stage(stage.folder) == 0
+    finished(smaller)
     after = weights(stage.folder)
     assert all(torch.allclose(before[name], after[name], atol=1e-5) for name in before)

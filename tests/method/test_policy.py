@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from qwen_align import model
+from qwen_align.config import job
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Sampling, sample
 from qwen_align.generator.transformers import Transformers
@@ -55,7 +56,8 @@ def base_folder(tmp_path_factory):
 
 
 def loaded(start, group):
-    return policy.load({"init": start, "model": group})
+    config = {"method": {"kind": "train"}, "max_completion_length": 8, "seed": 0, "init": start, "model": group}
+    return policy.load(job.read("sft", config))
 
 
 def rendered(tokenizer):

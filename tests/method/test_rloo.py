@@ -1,19 +1,15 @@
-"""RLOO reads the same prompts after a resume, in every epoch, and says of several rewards and of groups what TRL doesn't."""
+"""RLOO reads the same prompts after a resume, in every epoch, and logs of several rewards and of groups what TRL doesn't."""
 
 import pytest
 import torch
 from conftest import planned
-from datasets import Dataset
 from processes import resumes_exactly
 from tiny import TINY
+from trained import finished
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from qwen_align import chat
-from qwen_align.errors import ConfigError
-from qwen_align.method import rloo
 from qwen_align.model import from_scratch
-from qwen_align.reward import to_trl
-from qwen_align.stage import run, run_folder, worker
+from qwen_align.stage import run_folder
 
 
 def test_a_resume_after_the_first_epoch_is_exact(tmp_path, stages_of):
@@ -23,46 +19,13 @@ def test_a_resume_after_the_first_epoch_is_exact(tmp_path, stages_of):
     ]  # fmt: skip
     sft, rloo = stages_of(*words)
     for stage in (sft, rloo):
-        run.prepare(stage, afresh=False)
-        assert worker.run_stage(stage.folder) == 0
+        finished(stage)
     assert resumes_exactly(rloo.folder, "checkpoint-5"), "four steps are an epoch"
     rewards = [line["reward"] for line in run_folder.read_jsonl(rloo.folder / "metrics.jsonl") if "reward" in line]
     assert len(rewards) == 7
 
 
-NONE = float("nan")
-COUNTDOWN = {"_target_": "qwen_align.reward.countdown.CountdownReward"}
-
-
-@pytest.mark.parametrize(
-    ("rewards", "share"),
-    [
-        ([1.0, 1.0, 0.0, 1.0], 0.5),
-        ([0.1, 0.1, 0.7, 0.7], 1.0),
-        ([0.0, 1.0, 1.0, 0.0], 0.0),
-        ([NONE, NONE, 0.0, 1.0], 0.5),
-        ([NONE, 1.0, 0.0, 1.0], 0.5),  # one completion has no sibling to be compared with
-    ],
-)
-def test_groups_without_variance_are_counted(rewards, share):
-    assert rloo.alike(torch.tensor(rewards), 2) == share
-
-
-def test_several_rewards_carry_the_names_of_their_keys():
-    node = {
-        "_target_": "qwen_align.reward.several",
-        "strict": COUNTDOWN | {"wellformed_wrong": 0.0},
-        "plain": COUNTDOWN,
-    }
-    rewards = rloo.build_rewards(node)
-    assert [reward.name for reward in rewards] == ["strict", "plain"]
-    assert [function.__name__ for function in to_trl(rewards)] == ["strict", "plain"]
-
-
-def test_several_rewards_need_a_reward():
-    with pytest.raises(Exception, match="holds no reward") as error:
-        rloo.build_rewards({"_target_": "qwen_align.reward.several"})
-    assert isinstance(error.value.__cause__, ConfigError)
+VERIFIER = {"_target_": "qwen_align.reward.verifier.VerifierReward", "verifier": "countdown"}
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +38,10 @@ def logged(tmp_path_factory):
     ]  # fmt: skip
     stages = planned(*words)
     stages[-1].config["method"]["reward"] = {
-        "_target_": "qwen_align.reward.several", "plain": COUNTDOWN, "cut": COUNTDOWN | {"malformed": -5, "clip": [-1, 1]},
+        "_target_": "qwen_align.reward.several", "plain": VERIFIER, "cut": VERIFIER | {"malformed": -5, "clip": [-1, 1]},
     }  # fmt: skip
     for stage in stages:
-        run.prepare(stage, afresh=False)
-        assert worker.run_stage(stage.folder) == 0
+        finished(stage)
     lines = run_folder.read_jsonl(stages[-1].folder / "metrics.jsonl")
     return [line for line in lines if "reward" in line], run_folder.read_json(stages[-1].folder / "metrics.json")
 
@@ -128,45 +90,6 @@ def test_the_reference_is_of_the_policys_own_revision(two_revisions, tmp_path):
         "method.args.num_generations=2", "method.args.beta=0.05", "method.args.max_steps=1", "method.args.logging_steps=1",
         "method.args.gradient_checkpointing=false", f"runs_dir={tmp_path}", "hardware=cpu",
     )  # fmt: skip
-    run.prepare(stage, afresh=False)
-    assert worker.run_stage(stage.folder) == 0
+    finished(stage)
     first = run_folder.read_jsonl(stage.folder / "metrics.jsonl")[0]
     assert first["kl"] == pytest.approx(0, abs=1e-5), "main's weights are others"
-
-
-def asked(*words: int) -> Dataset:
-    return Dataset.from_list(
-        [{"prompt": [{"role": "user", "content": " ".join(["Numbers"] * n)}], "target": n} for n in words]
-    )
-
-
-@pytest.fixture
-def frame_and_tokenizer():
-    _, tokenizer = from_scratch(
-        "Numbers", 10, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
-    )
-    return len(chat.prompt_ids(tokenizer, asked(0)["prompt"])[0]), tokenizer
-
-
-def test_longer_prompts_are_left_out_and_counted(frame_and_tokenizer, capsys):
-    frame, tokenizer = frame_and_tokenizer
-    method = {"max_prompt_tokens": frame + 3, "prompts_per_step": 2}
-    kept = rloo.short_enough(asked(5, 1, 3, 4, 2), tokenizer, method)
-    assert kept["target"] == [1, 3, 2]
-    assert f"2 of 5 prompts have more than max_prompt_tokens={frame + 3} and are left out" in capsys.readouterr().out
-
-
-def test_where_all_are_short_enough_nothing_is_said(frame_and_tokenizer, capsys):
-    frame, tokenizer = frame_and_tokenizer
-    for most in (frame + 3, None):
-        kept = rloo.short_enough(asked(1, 3), tokenizer, {"max_prompt_tokens": most, "prompts_per_step": 2})
-        assert len(kept) == 2
-    assert "left out" not in capsys.readouterr().out
-
-
-def test_too_few_prompts_that_are_short_enough_are_an_error(frame_and_tokenizer):
-    frame, tokenizer = frame_and_tokenizer
-    with pytest.raises(
-        ConfigError, match=rf"max_prompt_tokens={frame + 1}: 1 of 3 prompts are so short, .*prompts_per_step=2"
-    ):
-        rloo.short_enough(asked(5, 1, 3), tokenizer, {"max_prompt_tokens": frame + 1, "prompts_per_step": 2})

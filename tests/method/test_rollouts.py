@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from qwen_align.method import rollouts
-from qwen_align.method.audit import WINDOW
 
 
 def inner(**more):
@@ -51,16 +50,3 @@ def test_completions_that_are_not_trained_do_not_count():
     found = rollouts.offs(drawn, torch.tensor([[-1.0], [0.0]]), torch.tensor([[1], [0]]))
     assert rollouts.drift(found)["sampling/logp_difference/max"] == 0.0
     assert rollouts.drift(found[1:]) == {}
-
-
-def lines(weight):
-    return [{"sampling/importance_weight": weight, "sampling/logp_difference/mean": 0.01}] * WINDOW
-
-
-def test_weights_far_from_one_are_warned_about_with_the_number():
-    assert "factor of 1.35" in rollouts.drifted(lines(1.35))
-
-
-@pytest.mark.parametrize("found", [[], lines(1.02), lines(1.35)[1:], [{"reward": 1.0}] * WINDOW])
-def test_small_drift_a_single_step_or_no_vllm_is_no_warning(found):
-    assert rollouts.drifted(found) is None
