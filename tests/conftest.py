@@ -25,7 +25,7 @@ atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=Tr
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test of the shared chain is slow; files with slow tests go first, so that the two processes of make test end together."""
+    """A test of the shared chain is slow; files with slow tests go first, so that both processes of make test end together."""
     for item in items:
         if "smoke_chain" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")

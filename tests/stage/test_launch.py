@@ -1,6 +1,5 @@
 """How a stage is started: environment, argv, output, and the end of its processes."""
 
-import io
 import os
 import subprocess
 import sys
@@ -11,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from qwen_align import hardware
+from qwen_align.config import groups
 from qwen_align.errors import ConfigError
+from qwen_align.hardware import Hardware
 from qwen_align.stage import launch, run_folder
-from qwen_align.stage.launch import Hardware
 
 
 @pytest.fixture
@@ -101,33 +101,48 @@ def test_a_run_does_not_go_on_from_checkpoints_of_another_world(tmp_path):
     for rank in range(2):
         zipfile.ZipFile(step / f"rng_state_{rank}.pth", "w").close()  # what torch.save writes is a zip
     run_folder.update(tmp_path, world_size=2, zero_stage=None)
-    (tmp_path / "config.yaml").write_text("method: {args: {}}\n")
     with (tmp_path / ".lock").open("w") as lock, pytest.raises(ConfigError, match=r"with 2 process\(es\).*force=true"):
-        launch.run(tmp_path, Hardware(device="cpu"), lock.fileno())
+        launch.Child(tmp_path, Hardware(device="cpu"), lock.fileno())
 
 
-def test_the_log_keeps_the_last_state_of_a_progress_bar(capfdbinary):
-    read, write = os.pipe()
-    os.write(write, b"begin\n 10%\r 50%\r100%\nend without newline")
-    os.close(write)
-    log = io.BytesIO()
-    with os.fdopen(read, "rb", buffering=0) as source:
-        launch._stream(source, log)
-    assert log.getvalue() == b"begin\n100%\nend without newline"
+def run_of(monkeypatch, folder: Path, script: str) -> int:
+    """The exit code of a stage whose process is this script."""
+    monkeypatch.setattr(launch, "command", lambda hardware, folder: [sys.executable, "-c", script])
+    with (folder / ".lock").open("w") as lock:
+        return launch.Child(folder, Hardware(device="cpu"), lock.fileno()).wait()
 
 
-def test_an_idle_gpu_is_said_once(tmp_path, two_of_four_gpus, monkeypatch, capsys):
+def test_the_log_keeps_the_last_state_of_a_progress_bar(tmp_path, monkeypatch, capfdbinary):
+    output = rb"begin\n 10%\r 50%\r100%\nend without newline"
+    assert run_of(monkeypatch, tmp_path, f"import os; os.write(1, b'{output.decode()}')") == 0
+    assert (tmp_path / "log.txt").read_bytes() == b"begin\n100%\nend without newline"
+
+
+def test_a_log_that_can_not_be_written_ends_no_stage(tmp_path, monkeypatch, capfd):
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    assert run_of(monkeypatch, tmp_path, "print('one'); print('two')") == 0
+    assert capfd.readouterr().out.endswith("one\ntwo\nlog.txt ends here: No space left on device\n")
+
+
+def test_modules_beside_a_users_configuration_are_found_by_the_children(tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "extra", [tmp_path])
+    (tmp_path / "my_module.py").write_text("print('found')")
+    assert run_of(monkeypatch, tmp_path, "import my_module") == 0
+    assert (tmp_path / "log.txt").read_text() == "found\n"
+
+
+def test_an_idle_gpu_is_mentioned_once(tmp_path, two_of_four_gpus, monkeypatch, capsys):
     monkeypatch.setattr(hardware, "torch_build", lambda: ("2.13.0+cpu", None))
-    launch._say_once.cache_clear()
+    launch._print_once.cache_clear()
     for _ in range(2):
         with (tmp_path / ".lock").open("w") as lock:
-            launch.run(tmp_path, Hardware(device="auto"), lock.fileno())
+            launch.Child(tmp_path, Hardware(device="auto"), lock.fileno()).wait()
     assert capsys.readouterr().out.count("this runs on the CPU: a GPU is visible, but the installed torch") == 1
 
 
 def test_the_workers_exit_code_and_output_come_back(tmp_path):
     with (tmp_path / ".lock").open("w") as lock:
-        code = launch.run(tmp_path, Hardware(device="cpu"), lock.fileno())
+        code = launch.Child(tmp_path, Hardware(device="cpu"), lock.fileno()).wait()
     assert code == 1, "a folder without config.yaml is no run"
     assert "config.yaml" in (tmp_path / "log.txt").read_text()
 
@@ -141,8 +156,8 @@ def test_a_worker_ends_with_its_parent(tmp_path):
         "child.stdout.readline(); print(child.pid, flush=True)\n"
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    child = int(said.stdout)
+    parent = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    child = int(parent.stdout)
     deadline = time.time() + 5
     while time.time() < deadline:
         try:
