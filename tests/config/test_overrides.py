@@ -170,3 +170,49 @@ def test_a_users_method_takes_the_fields_of_its_own_class(tmp_path, monkeypatch)
 def test_a_key_of_another_option_is_named_with_those_that_have_it():
     assert misplaced("data.count").endswith("not a key of the option that is chosen here; data=countdown has it")
     assert misplaced("data.nowhere").endswith("that is chosen here")
+
+
+# What Hydra composes of rewards without a file
+
+
+@pytest.fixture
+def mine(in_empty_folder):
+    """The target of a user's reward in the folder that the command is typed in."""
+    (in_empty_folder / "mine.py").write_text("def short(completions, most=3): ...\n\ndef long(completions): ...\n")
+    return in_empty_folder / "mine.py"
+
+
+RLOO = ("method=rloo", "data=countdown", "init=base")
+
+
+def reward_of(stage) -> dict:
+    return stage.config["method"]["reward"]
+
+
+@pytest.mark.parametrize("typed", ["reward=mine.py:short", "reward={mine}:short", "reward._target_=mine.py:short"])
+def test_a_function_in_a_file_is_the_reward_with_its_settings_and_the_layers(stages_of, mine, typed):
+    (stage,) = stages_of(*RLOO, typed.format(mine=mine), "reward.most=5", "reward.weight=0.5")
+    layer = {"name": None, "weight": 0.5, "clip": None}
+    assert reward_of(stage) == {"_target_": f"{mine}:short", "most": 5, **layer}
+
+
+def test_a_function_of_trl_takes_nothing_from_the_reward_that_the_data_brings(stages_of):
+    (stage,) = stages_of(*RLOO, "reward._target_=trl.rewards.think_format_reward")
+    assert reward_of(stage).keys() == {"_target_", *groups.LAYER}
+
+
+def test_a_file_stands_beside_an_option(stages_of, mine):
+    (stage,) = stages_of(*RLOO, "reward=[countdown,mine.py:short]", "reward.short.clip=[0,1]")
+    found = reward_of(stage)
+    assert (found["countdown"]["verifier"], found["short"]["_target_"]) == ("countdown", f"{mine}:short")
+    assert found["short"]["clip"] == [0, 1]
+
+
+def test_a_sweep_goes_over_options_and_files(run_main, mine):
+    code, shown, errors = run_main("-m", *RLOO, "reward=countdown,mine.py:short,mine.py:long", "plan=true")
+    assert (code, errors) == (0, "")
+    assert all(shown.count(f"rloo ({name})") for name in ("countdown", "short", "long"))
+
+
+def test_a_setting_of_another_reward_is_named_with_it(stages_of):
+    assert "; reward=length has it" in refused(stages_of, *RLOO, "reward=format", "reward.falloff=3")
