@@ -16,6 +16,7 @@ import time
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -67,56 +68,42 @@ def completion_of(answer: Any) -> Completion:
     )
 
 
+@dataclass
 class OpenAI:
-    """A model behind an endpoint.
+    """A model behind an endpoint."""
 
-    Args:
-        model: its name there.
-        base_url: up to /v1.
-        api_key_env: the environment variable that holds the key; None where the server wants none. The key is written nowhere.
-        concurrency: requests under way at once.
-        retries: tries after the first one, for each completion.
-        backoff: seconds before the second try; doubled for each further one, up to a minute.
-        timeout: seconds that one request may take.
-        extra: further fields of the request, under the endpoint's names; null takes one of ours out (max_tokens: null).
-    """
+    model: str  # its name there
+    base_url: str  # up to /v1
+    api_key_env: str | None  # the environment variable that holds the key; None: the server wants none
+    concurrency: int = 8  # requests under way at once
+    retries: int = 6  # tries after the first one, for each completion
+    backoff: float = 1.0  # seconds before the second try; doubled for each further one, up to a minute
+    timeout: float = 120.0  # seconds that one request may take
+    extra: dict[str, Any] | None = None  # further fields of the request; null takes one of ours out (max_tokens: null)
 
     needs_policy = False
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str,
-        api_key_env: str | None,
-        concurrency: int = 8,
-        retries: int = 6,
-        backoff: float = 1.0,
-        timeout: float = 120.0,
-        extra: dict[str, Any] | None = None,
-    ) -> None:
-        at_least = {"concurrency": (concurrency, 1), "retries": (retries, 0), "backoff": (backoff, 0)}
-        for key, (value, smallest) in at_least.items():
-            if value < smallest:
+    def __post_init__(self) -> None:
+        for key, smallest in {"concurrency": 1, "retries": 0, "backoff": 0}.items():
+            if (value := getattr(self, key)) < smallest:
                 raise ConfigError(f"generator.{key}={value}: expected a number from {smallest} on")
-        if timeout <= 0:
-            raise ConfigError(f"generator.timeout={timeout}: expected a number of seconds above 0")
-        url = urlsplit(base_url)
+        if self.timeout <= 0:
+            raise ConfigError(f"generator.timeout={self.timeout}: expected a number of seconds above 0")
+        url, name = urlsplit(self.base_url), self.api_key_env
         if "@" in url.netloc or url.query:  # not repeated in the message: it may be a secret
             raise ConfigError("generator.base_url: expected no user name, password or query in it; see api_key_env")
         if url.scheme not in ("http", "https") or not url.netloc:
-            raise ConfigError(f"generator.base_url={base_url}: expected an address like http://localhost:8000/v1")
-        if api_key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", api_key_env):
+            raise ConfigError(f"generator.base_url={self.base_url}: expected an address like http://localhost:8000/v1")
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise ConfigError(
                 "generator.api_key_env: expected the name of an environment variable such as OPENAI_API_KEY, not the key"
             )
-        if api_key_env and not os.environ.get(api_key_env):
+        if name and not os.environ.get(name):
             raise ConfigError(
-                f"generator.api_key_env={api_key_env}: that environment variable is empty; put the key there, or "
-                "api_key_env=null for a server that wants none"
+                f"generator.api_key_env={name}: that environment variable is empty; put the key there, or api_key_env=null "
+                "for a server that wants none"
             )
-        self.model, self.base_url, self.api_key_env = model, base_url.rstrip("/"), api_key_env
-        self.concurrency, self.retries, self.backoff, self.timeout = concurrency, retries, backoff, timeout
-        self.extra = extra or {}
+        self.base_url = self.base_url.rstrip("/")
 
     def _redacted(self, text: str) -> str:
         """One short line of what a server answered; servers repeat keys in their errors."""
@@ -167,7 +154,7 @@ class OpenAI:
             "max_tokens": sampling.max_completion_length,
             "seed": seed,
         }
-        return {key: value for key, value in (body | self.extra).items() if value is not None}
+        return {key: value for key, value in (body | (self.extra or {})).items() if value is not None}
 
     def stream(
         self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None

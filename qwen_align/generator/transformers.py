@@ -8,6 +8,7 @@ places of finished rows with new prompts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -158,23 +159,19 @@ def decode(
     return tokens, counts, finished
 
 
+@dataclass
 class Transformers:
-    """Samples from the policy that a stage loads.
+    """Samples from the policy that a stage loads; the seed fixes the draws for given prompts and batch settings."""
 
-    The seed fixes the draws for given prompts and batch settings.
-
-    Args:
-        batch_size: completions in a batch at most; a prompt's own completions are never split.
-        batch_tokens: tokens in a batch at most, prompts and completions of full length together: what the KV cache holds.
-    """
+    batch_size: int = 512  # completions in a batch at most; a prompt's own completions are never split
+    batch_tokens: int = 131072  # prompts and completions of full length in a batch at most: what the KV cache holds
 
     needs_policy = True
 
-    def __init__(self, batch_size: int = 512, batch_tokens: int = 131072) -> None:
-        for key, value in {"batch_size": batch_size, "batch_tokens": batch_tokens}.items():
+    def __post_init__(self) -> None:
+        for key, value in vars(self).items():
             if value < 1:
                 raise ConfigError(f"generator.{key}={value}: expected a whole number from 1 on")
-        self.batch_size, self.batch_tokens = batch_size, batch_tokens
 
     @torch.inference_mode()
     def stream(

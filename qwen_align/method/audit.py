@@ -7,6 +7,7 @@ ends a completion follows from the policy's own files in training and evaluation
 generation_kwargs, can make the two differ. Left out: which of several stop tokens it was.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,17 +30,7 @@ if TYPE_CHECKING:
 FEW = 0.1  # share of completions above which a warning is due
 WINDOW = 5  # logged lines that a number of the rollouts is averaged over
 # Of generation_kwargs, for transformers and for vLLM.
-_ENDING = (
-    "stop",
-    "stop_strings",
-    "stop_token_ids",
-    "eos_token_id",
-    "ignore_eos",
-    "max_new_tokens",
-    "max_tokens",
-    "max_length",
-    "max_time",
-)
+_ENDING = re.compile("stop|stop_strings|stop_token_ids|eos_token_id|ignore_eos|max_(new_tokens|tokens|length|time)")
 
 
 @dataclass(frozen=True)
@@ -63,13 +54,12 @@ def differences(training: dict[str, Any], limit: int) -> list[str]:
             f"training samples completions of up to method.args.max_completion_length={own} tokens, and they are measured up "
             f"to max_completion_length={limit}; expected one limit"
         )
-    for key in _ENDING:
-        if key in (kwargs := args.get("generation_kwargs") or {}):
-            found.append(
-                f"training ends completions by method.args.generation_kwargs.{key}={kwargs[key]}, which the evaluation "
-                "doesn't, so what follows there was never trained; expected the stop token alone"
-            )
-    return found
+    return found + [
+        f"training ends completions by method.args.generation_kwargs.{key}={value}, which the evaluation doesn't, so what "
+        "follows there was never trained; expected the stop token alone"
+        for key, value in (args.get("generation_kwargs") or {}).items()
+        if _ENDING.fullmatch(key)
+    ]
 
 
 def stop_criteria(label: str, loaded: "Policy", limit: int) -> StopCriteria:

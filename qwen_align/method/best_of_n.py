@@ -130,7 +130,7 @@ def best_of_n(job: Job, data: Data, folder: Path) -> Metrics:
     verifier = data.judged("method=best_of_n")
     rows = evaluate.rows_of(data, settings, folder)
     rewards = select.rewards(settings.reward, rows)
-    problems = evaluate.problems(rows, verifier, folder)
+    problems = Problems(rows, verifier, folder)
     log = evaluate.completion_log(job, problems, folder / "completions.jsonl")
     *earlier, label = unique([ancestor.method for ancestor in job.ancestors] or ["policy"])
     folders = {name: ancestor.folder for name, ancestor in zip(earlier, job.ancestors, strict=False)}

@@ -62,7 +62,7 @@ def compare(job: Job, data: Data, folder: Path) -> Metrics:
         data.judged("method=compare without a reward")
     rows = evaluate.rows_of(data, settings, folder)
     judges = select.rewards(settings.reward, rows)
-    problems = evaluate.problems(rows, data.verifier, folder)
+    problems = evaluate.Problems(rows, data.verifier, folder)
     log = evaluate.completion_log(job, problems, folder / "completions.jsonl")
     drawn = evaluate.sampling(job, settings)
     measured: dict[str, Measured] = {}

@@ -82,11 +82,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Problems:
-    """The problems that a stage's policies answer, and who judges the answers."""
+    """The problems that a stage's policies answer, and who judges the answers; the folder's samples.jsonl begins anew."""
 
     rows: list[Row]
     verifier: Verifier | None
     folder: Path
+
+    def __post_init__(self) -> None:
+        run_folder.write_text(self.folder / "samples.jsonl", "")
 
     def judged(self, completions: Sequence[Sequence[generator.Completion]]) -> list[list[Judged]]:
         """Each problem's completions with their verdicts."""
@@ -149,12 +152,6 @@ def rows_of(data: Data, settings: DictConfig, folder: Path) -> list[Row]:
     return chosen
 
 
-def problems(rows: list[Row], verifier: Verifier | None, folder: Path) -> Problems:
-    """The problems of a stage that samples; its samples.jsonl begins anew."""
-    run_folder.write_text(folder / "samples.jsonl", "")
-    return Problems(rows, verifier, folder)
-
-
 def completion_log(job: Job, found: Problems, path: Path | None) -> CompletionLog:
     """What a policy answers problems with, itself; ConfigError for a source that would answer in its place."""
     source: Generator = component.construct(plain(job.generator), "generator")
@@ -164,14 +161,8 @@ def completion_log(job: Job, found: Problems, path: Path | None) -> CompletionLo
 
 def sampling(job: Job, settings: DictConfig) -> Sampling:
     """How a stage's settings say that completions are drawn."""
-    return Sampling(
-        n=settings.samples,
-        temperature=settings.temperature,
-        max_completion_length=job.max_completion_length,
-        seed=job.seed,
-        top_p=settings.top_p,
-        top_k=settings.top_k,
-    )
+    chances = {key: settings[key] for key in ("temperature", "top_p", "top_k")}
+    return Sampling(settings.samples, max_completion_length=job.max_completion_length, seed=job.seed, **chances)
 
 
 def measure(
@@ -194,7 +185,7 @@ def of_policy(
     job: Job, data: Data, folder: Path, load: Callable[[], model.Policy], settings: DictConfig, label: str
 ) -> Metrics:
     """The metrics of one policy, which is loaded once the data are known to be right."""
-    found = problems(rows_of(data, settings, folder), data.verifier, folder)
+    found = Problems(rows_of(data, settings, folder), data.verifier, folder)
     log = completion_log(job, found, None)
     loaded = load()
     policy.to_device(loaded[0], job)
@@ -236,8 +227,9 @@ def of_file(source: recorded.Recorded, data: Data, folder: Path) -> Metrics:
     verifier = data.judged("generator=recorded")
     entries = source.problems(verifier)
     rows = [entry.row for entry in entries]
+    rehearse(verifier, rows)
     run_folder.record_view(folder, "recorded", rows)
-    found, before = problems(rows, verifier, folder), timeouts(verifier)
+    found, before = Problems(rows, verifier, folder), timeouts(verifier)
     greedy = [first for pool in found.judged([entry.greedy for entry in entries]) for first in pool]
     pools = found.judged([entry.pool for entry in entries])
     print(f"{len(rows)} problems x {len(pools[0])} completions of {source.path}: all are measured", flush=True)

@@ -13,8 +13,8 @@ import os
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from qwen_align.data import Data
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, Conversation, Generator, Sampling
 from qwen_align.method import evaluate, policy, select
-from qwen_align.method.judge import Judged, Pools, Row, judged
+from qwen_align.method.judge import Judged, Row, judged
 from qwen_align.metric import interval
 from qwen_align.stage import interrupt, run_folder
 from qwen_align.verifier import Verdict
@@ -178,43 +178,6 @@ def drop_reason(row: Row, answer: Judged, low_reward: bool, repeated: bool, over
     return "evaluation" if overlap.touches(row, answer.text) else None
 
 
-@dataclass(frozen=True)
-class Filtered:
-    """An answer, the sum of its rewards where there are some, and why it is dropped, None where it is kept."""
-
-    row: Row
-    question: Conversation
-    answer: Judged
-    reward: float | None
-    dropped: str | None
-
-    def demonstration(self, provenance: dict[str, Any]) -> Row:
-        """The row that is trained on, and where it came from."""
-        known = {"verdict": self.answer.verdict, "reward": self.reward}
-        counts = {"tokens": self.answer.tokens, "prompt_tokens": self.answer.prompt_tokens}
-        provenance = provenance | {"prompt": self.question} | known | counts
-        return self.row | {"completion": [{"role": "assistant", "content": self.answer.text}], "provenance": provenance}
-
-
-def filtered(
-    rows: list[Row],
-    questions: list[Conversation],
-    pools: Pools,
-    rewards: list[list[float]] | None,
-    threshold: float,
-    overlap: EvaluationOverlap,
-) -> Iterator[Filtered]:
-    """Every answer, in the rows' order."""
-    seen: set[tuple[str, str]] = set()
-    for i, (row, question, pool) in enumerate(zip(rows, questions, pools, strict=True)):
-        for j, answer in enumerate(pool):
-            reward = rewards[i][j] if rewards else None
-            key = all_text(row["prompt"]), " ".join(answer.text.split())
-            low = reward is not None and reward < threshold
-            yield Filtered(row, question, answer, reward, drop_reason(row, answer, low, key in seen, overlap))
-            seen.add(key)
-
-
 def synthesize(job: Job, data: Data, folder: Path) -> evaluate.Metrics:
     """Ask the teacher, keep what passes, and report what became of the rest."""
     settings, rates = job.method, job.method.price_per_million_tokens
@@ -236,26 +199,42 @@ def synthesize(job: Job, data: Data, folder: Path) -> evaluate.Metrics:
     answers, drawn = Answers(folder / "answers.jsonl"), evaluate.sampling(job, settings)
     ask(source, questions, answers, drawn, f"asking {who['generator']}", loaded)
     pools = [judged(data.verifier, row, answers.of(question)) for row, question in zip(rows, questions, strict=True)]
-    totals = select.weighted(rewards, rows, pools, loaded[1] if loaded else None) if rewards else None
-    found = list(filtered(rows, questions, pools, totals, settings.threshold, overlap))
-    if not found:
+    if not any(pools):
         raise RuntimeError("the teacher gave no answer at all")
-    lines = [
-        one.demonstration({"teacher": who, "sampling": vars(drawn), "price": price(one.answer, rates)})
-        for one in found
-        if one.dropped is None
-    ]
+    totals = select.weighted(rewards, rows, pools, loaded[1] if loaded else None) if rewards else None
+    lines: list[Row] = []
+    dropped = Counter[str]()
+    seen: set[tuple[str, str]] = set()
+    for i, j, answer in [(i, j, answer) for i, pool in enumerate(pools) for j, answer in enumerate(pool)]:
+        row, reward = rows[i], totals[i][j] if totals else None
+        key = all_text(row["prompt"]), " ".join(answer.text.split())
+        low = reward is not None and reward < settings.threshold
+        reason = drop_reason(row, answer, low, key in seen, overlap)
+        seen.add(key)
+        if reason is not None:
+            dropped[reason] += 1
+            continue
+        provenance: dict[str, Any] = {
+            "teacher": who,
+            "prompt": questions[i],
+            "sampling": vars(drawn),
+            "price": price(answer, rates),
+        }
+        provenance |= {"verdict": answer.verdict, "reward": reward}
+        provenance |= {"tokens": answer.tokens, "prompt_tokens": answer.prompt_tokens}
+        lines.append(row | {"completion": [{"role": "assistant", "content": answer.text}], "provenance": provenance})
     run_folder.write_jsonl(folder / "demonstrations.jsonl", lines)
     solved = {all_text(line["prompt"]) for line in lines}
     paid = [answer for some in answers.by_prompt.values() for answer in some]
     prices = [price(answer, rates) for answer in paid]
-    kept = [one.dropped is None for one in found]
+    kept = interval.share([True] * len(lines) + [False] * dropped.total())
+    asked = len(lines) + dropped.total()
     return {
         "teacher": who,
         "problems": {"view": len(view), "asked": len(rows), "held_out_or_repeated": len(view) - len(rows)},
-        "answers": {"asked": len(kept), "kept": sum(kept), "dropped": Counter(o.dropped for o in found if o.dropped)},
+        "answers": {"asked": asked, "kept": len(lines), "dropped": dropped},
         "solved": {"n": len(rows), **vars(interval.share([all_text(row["prompt"]) in solved for row in rows]))},
         "tokens": {"prompt": sum(a.prompt_tokens for a in paid), "completion": sum(a.tokens for a in paid)},
         "price": None if None in prices else sum(p for p in prices if p is not None),
-        "headline": evaluate.headline({"n": len(kept), "kept": interval.share(kept)}, "kept"),
+        "headline": evaluate.headline({"n": asked, "kept": kept}, "kept"),
     }

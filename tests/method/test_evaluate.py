@@ -139,7 +139,7 @@ def test_verdicts_that_were_given_up_are_counted(measured):
 
 
 def test_without_a_verifier_completions_are_recorded_and_no_file_is_written_for_others(tmp_path):
-    problems = evaluate.problems([{"prompt": "?"}], None, tmp_path)
+    problems = evaluate.Problems([{"prompt": "?"}], None, tmp_path)
     pools = problems.judged([[Completion("a", 1, True)]])
     found = problems.measured([], pools, STOP, None, "eval.json")
     assert found.details["audit"]["ended_by_stop"].mean == 1.0
