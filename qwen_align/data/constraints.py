@@ -10,6 +10,7 @@ of the evaluation view is ever trained on, whatever the sizes. Left out: sentenc
 import json
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import settings
@@ -62,7 +63,7 @@ def _clause(kind: str, topic: str, rng: random.Random) -> Clause:
             return "Use no word twice.", [{"kind": "distinct"}]
 
 
-def instruction(rng: random.Random, count: tuple[int, int]) -> list[Clause]:
+def instruction(rng: random.Random, count: Sequence[int]) -> list[Clause]:
     """A number of words of one topic, and other clauses in a random order, so many in all; they may contradict each other."""
     topic = rng.choice(list(TOPICS))
     kinds = rng.sample(_KINDS, rng.randint(*count) - 1)
@@ -110,47 +111,26 @@ def is_held_out(constraints: str, share: float) -> bool:
     return settings.is_held_out("".join(parts), share)
 
 
+@dataclass
 class Constraints:
-    """Instructions, imperfect demonstrations, noisy preferences and a held-out evaluation view.
+    """Instructions, imperfect demonstrations, noisy preferences and a held-out evaluation view."""
 
-    Args:
-        problems: distinct instructions in demonstrations and prompts.
-        pairs: how many of them have a preference pair, the first ones.
-        evaluation_problems: distinct instructions in the evaluation view.
-        sentences: fewest and most in an instruction; the first has two constraints, the others one each.
-        careless: share of demonstrations that leave at least one constraint unfollowed.
-        label_noise: share of preference pairs whose chosen answer follows fewer constraints than the rejected one.
-        margin: add a column margin, by how much chosen is said to be better.
-        held_out: share of instructions kept for the evaluation view.
-        seed: of the instructions, not of the training.
-    """
+    problems: int  # distinct instructions in demonstrations and prompts
+    pairs: int  # how many of them have a preference pair, the first ones
+    evaluation_problems: int  # distinct instructions in the evaluation view
+    sentences: Sequence[int]  # fewest and most in an instruction; the first has two constraints, the others one each
+    careless: float  # share of demonstrations that leave at least one constraint unfollowed
+    label_noise: float  # share of preference pairs whose chosen answer follows fewer constraints than the rejected one
+    margin: bool  # add a column margin, by how much chosen is said to be better
+    held_out: float  # share of instructions kept for the evaluation view
+    seed: int  # of the instructions, not of the training
 
-    def __init__(
-        self,
-        problems: int,
-        pairs: int,
-        evaluation_problems: int,
-        sentences: Sequence[int],
-        careless: float,
-        label_noise: float,
-        margin: bool,
-        held_out: float,
-        seed: int,
-    ) -> None:
-        self.problems, self.pairs, self.evaluation_problems = problems, pairs, evaluation_problems
-        self.careless, self.label_noise, self.margin = careless, label_noise, margin
-        self.held_out, self.seed = held_out, seed
-        settings.check_limits(problems=problems, pairs=pairs, evaluation_problems=evaluation_problems)
-        settings.check_held_out(held_out)
-        if pairs > problems:
-            raise ConfigError(f"data.pairs={pairs}: expected at most data.problems={problems}, one pair an instruction")
-        bounds = list(sentences)
-        whole = len(bounds) == 2 and all(type(n) is int for n in bounds)
-        if not whole or not 1 <= bounds[0] <= bounds[1] <= len(_KINDS) + 1:
-            raise ConfigError(
-                f"data.sentences={bounds}: expected two whole numbers, the smaller first, from 1 to {len(_KINDS) + 1}"
-            )
-        self.sentences = (bounds[0], bounds[1])
+    def __post_init__(self) -> None:
+        settings.check_limits(problems=self.problems, pairs=self.pairs, evaluation_problems=self.evaluation_problems)
+        settings.check_held_out(self.held_out)
+        settings.check_bounds("sentences", self.sentences, low=1, high=len(_KINDS) + 1)
+        if self.pairs > self.problems:
+            raise ConfigError(f"data.pairs={self.pairs}: expected at most data.problems={self.problems}")
         for key, top in (("careless", 1.0), ("label_noise", 0.5)):
             if not 0 <= getattr(self, key) <= top:
                 raise ConfigError(f"data.{key}={getattr(self, key)}: expected a share from 0 to {top:g}")

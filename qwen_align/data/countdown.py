@@ -7,13 +7,15 @@ held out is decided by its checksum, so no number set of the evaluation view is 
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import extra as extra_rows
 from qwen_align.data import settings
 from qwen_align.errors import ConfigError
+from qwen_align.verifier.countdown import COLUMNS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -99,62 +101,42 @@ def ask(prompt: str, numbers: Sequence[int], target: int) -> list[dict[str, str]
     return [{"role": "user", "content": prompt.format(numbers=" ".join(map(str, numbers)), target=target)}]
 
 
-def extra_demonstrations(path: str | None, held_out: float) -> list[dict[str, Any]]:
+def extra_demonstrations(path: str | None, held_out: Callable[[Sequence[int]], bool]) -> list[dict[str, Any]]:
     """The rows of `data.extra`; ConfigError where one asks a held-out problem."""
-    rows = extra_rows.read(path, ("nums", "target"))
+    rows = extra_rows.read(path, COLUMNS)
     for number, row in enumerate(rows, 1):
-        if row["nums"] and is_held_out(row["nums"], held_out):
+        if row["nums"] and held_out(row["nums"]):
             raise ConfigError(
-                f"data.extra={path}: row {number} asks for {row['nums']}, numbers that data.held_out={held_out} keeps for the "
-                "evaluation view; expected none of them"
+                f"data.extra={path}: row {number} asks for {row['nums']}: the evaluation view has these numbers"
             )
     return rows
 
 
+@dataclass
 class Countdown:
-    """Problems, demonstrations with a random solution each, and a held-out evaluation view.
+    """Problems, demonstrations with a random solution each, and a held-out evaluation view."""
 
-    Args:
-        problems: distinct prompts in the training views.
-        evaluation_problems: distinct problems in the evaluation view.
-        count: fewest and most numbers in a problem.
-        numbers: smallest and largest number.
-        target: smallest and largest target.
-        largest: bound on the intermediate results of a trace.
-        held_out: share of number multisets kept for the evaluation view.
-        seed: of the problems, not of the training.
-        prompt: text with {numbers} and {target}.
-        extra: a file of more demonstrations.
-    """
+    problems: int  # distinct prompts in the training views
+    evaluation_problems: int  # distinct problems in the evaluation view
+    count: Sequence[int]  # fewest and most numbers in a problem
+    numbers: Sequence[int]  # smallest and largest number
+    target: Sequence[int]  # smallest and largest target
+    largest: int  # bound on the intermediate results of a trace
+    held_out: float  # share of number multisets kept for the evaluation view
+    seed: int  # of the problems, not of the training
+    prompt: str  # with {numbers} and {target}
+    extra: str | None = None  # a file of more demonstrations
 
-    def __init__(
-        self,
-        problems: int,
-        evaluation_problems: int,
-        count: Sequence[int],
-        numbers: Sequence[int],
-        target: Sequence[int],
-        largest: int,
-        held_out: float,
-        seed: int,
-        prompt: str,
-        extra: str | None = None,
-    ) -> None:
-        self.problems, self.evaluation_problems = problems, evaluation_problems
-        self.count, self.numbers, self.target = tuple(count), tuple(numbers), tuple(target)
-        self.largest, self.held_out, self.seed, self.prompt = largest, held_out, seed, prompt
-        self.extra = extra
-        settings.check_limits(problems=problems, evaluation_problems=evaluation_problems)
-        settings.check_template(prompt, "numbers", "target")
-        settings.check_held_out(held_out)
-        extra_rows.check(extra)
-        for key, bounds in {"count": self.count, "numbers": self.numbers, "target": self.target}.items():
-            if len(bounds) != 2 or not all(type(n) is int for n in bounds) or not 0 < bounds[0] <= bounds[1]:
-                raise ConfigError(
-                    f"data.{key}={list(bounds)}: expected two whole numbers, the smaller first, from 1 on"
-                )
-        if self.count[1] > 6:
-            raise ConfigError(f"data.count={list(self.count)}: at most 6 numbers can be solved exactly here")
+    def __post_init__(self) -> None:
+        settings.check_limits(problems=self.problems, evaluation_problems=self.evaluation_problems)
+        settings.check_template(self.prompt, "numbers", "target")
+        settings.check_held_out(self.held_out)
+        extra_rows.check(self.extra)
+        for key in ("count", "numbers", "target"):
+            settings.check_bounds(key, getattr(self, key), low=1, high=6 if key == "count" else None)
+
+    def _held_out(self, numbers: Sequence[int]) -> bool:
+        return is_held_out(numbers, self.held_out)
 
     def _problems(self, wanted: int, held_out: bool) -> Iterator[tuple[list[int], int]]:
         rng = random.Random(f"{self.seed} {'evaluation' if held_out else 'train'}")
@@ -162,7 +144,7 @@ class Countdown:
         misses = 0
         while len(seen) < wanted:
             numbers = [rng.randint(*self.numbers) for _ in range(rng.randint(*self.count))]
-            if is_held_out(numbers, self.held_out) == held_out:
+            if self._held_out(numbers) == held_out:
                 multiset = tuple(sorted(numbers))
                 reached = reachable(multiset, self.largest)[-1]
                 targets = [v for v in reached if self.target[0] <= v <= self.target[1]]
@@ -195,7 +177,7 @@ class Countdown:
             assert solution is not None, "a problem is drawn from the table that solve reads"
             completion = [{"role": "assistant", "content": trace(*solution)}]
             rows.append(self._row(numbers, target) | {"completion": completion})
-        return Dataset.from_list(rows + extra_demonstrations(self.extra, self.held_out))
+        return Dataset.from_list(rows + extra_demonstrations(self.extra, self._held_out))
 
     def prompts(self) -> "Dataset":
         """prompt, nums, target of training problems."""

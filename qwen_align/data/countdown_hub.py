@@ -10,7 +10,7 @@ of the demonstrations, and ready-made prompts that begin the answer.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -148,70 +148,56 @@ def _types(*conversations: str) -> dict[str, Any]:
     return own | {"nums": List(Value("int64")), "target": Value("int64")}
 
 
+@dataclass
 class CountdownHub:
-    """Public problems, demonstrations and pairs; the split by number multiset is ours, unless the problems have one.
+    """Public problems, demonstrations and pairs; the split by number multiset is ours, unless the problems have one."""
 
-    Args:
-        prompts_name: Hub name or folder of the problems.
-        demonstrations_name: Hub name or folder of the demonstrations.
-        problems: at most so many rows in each training view.
-        evaluation_problems: at most so many in the evaluation view.
-        held_out: share of number multisets kept for the evaluation view.
-        prompt: text with {numbers} and {target}; None: all views ask as the first problem's own column `prompt` does.
-        extra: a file of more demonstrations.
-        preferences_name: Hub name or folder of pairs; None: no such view.
-        evaluation_split: the split of the problems that is the evaluation view; None: the share held_out of train.
-    """
+    prompts_name: str  # Hub name or folder of the problems
+    demonstrations_name: str  # likewise
+    problems: int  # at most so many rows in each training view
+    evaluation_problems: int  # at most so many in the evaluation view
+    held_out: float  # share of number multisets kept for the evaluation view
+    prompt: (
+        str | None
+    )  # with {numbers} and {target}; None: all views ask as the first problem's own column `prompt` does
+    extra: str | None = None  # a file of more demonstrations
+    preferences_name: str | None = None  # of pairs; None: no such view
+    evaluation_split: str | None = None  # the evaluation view, of the problems; None: the share held_out of train
 
-    def __init__(
-        self,
-        prompts_name: str,
-        demonstrations_name: str,
-        problems: int,
-        evaluation_problems: int,
-        held_out: float,
-        prompt: str | None,
-        extra: str | None = None,
-        preferences_name: str | None = None,
-        evaluation_split: str | None = None,
-    ) -> None:
-        names = {"demonstrations": demonstrations_name, "preferences": preferences_name, "prompts": prompts_name}
-        self.named = {
-            view: Source(f"data.{view}_name", name, splits=("train",)) for view, name in names.items() if name
-        }
-        self.problems, self.evaluation_problems = problems, evaluation_problems
-        self.held_out, self.prompt, self.extra, self.evaluation_split = held_out, prompt, extra, evaluation_split
-        settings.check_limits(problems=problems, evaluation_problems=evaluation_problems)
-        if prompt is not None:
-            settings.check_template(prompt, "numbers", "target")
-        extra_rows.check(extra)
-        if evaluation_split == "train":
+    def __post_init__(self) -> None:
+        settings.check_limits(problems=self.problems, evaluation_problems=self.evaluation_problems)
+        if self.prompt is not None:
+            settings.check_template(self.prompt, "numbers", "target")
+        extra_rows.check(self.extra)
+        if self.evaluation_split == "train":
             raise ConfigError("data.evaluation_split=train: is trained on; expected another split, or null")
-        if evaluation_split and held_out:
+        if self.evaluation_split and self.held_out:
             raise ConfigError(
-                f"data.held_out={held_out}: the evaluation view is the split {evaluation_split}; expected 0, or "
+                f"data.held_out={self.held_out}: the evaluation view is the split {self.evaluation_split}; expected 0, or "
                 "data.evaluation_split=null"
             )
-        if not evaluation_split:
-            settings.check_held_out(held_out)
+        if not self.evaluation_split:
+            settings.check_held_out(self.held_out)
+
+    def _source(self, view: str, *splits: str) -> Source:
+        return Source(f"data.{view}_name", getattr(self, f"{view}_name"), splits=splits or ("train",))
 
     def views(self) -> tuple[str, ...]:
         """The views that these names make."""
-        return (*self.named, "evaluation")
+        return ("demonstrations", *(["preferences"] if self.preferences_name else []), "prompts", "evaluation")
 
     def sources(self, view: str) -> Iterator[Source]:
         """The rows that a view reads; the problems say what is held out, and maybe the wording."""
         answered = view in ("demonstrations", "preferences")
         if answered:
-            yield self.named[view]
+            yield self._source(view)
         if not answered or self.evaluation_split or self.prompt is None:
-            splits = ("train", self.evaluation_split) if self.evaluation_split else ("train",)
-            yield replace(self.named["prompts"], splits=splits)
+            yield self._source("prompts", "train", *([self.evaluation_split] if self.evaluation_split else []))
 
     def _problems(self, split: str, *columns: str) -> "Dataset":
         from qwen_align.data import hub
 
-        return hub.load(self.named["prompts"], split, columns)
+        return hub.load(self._source("prompts"), split, columns)
 
     def _ask(self) -> Ask:
         """The wording of all views."""
@@ -223,7 +209,7 @@ class CountdownHub:
             _problem(example[-1]["content"])
         except BadRow as error:
             raise ConfigError(
-                f"data.prompts_name={self.named['prompts'].name}: data.prompt=null asks as its first row does, but {error}; "
+                f"data.prompts_name={self.prompts_name}: data.prompt=null asks as its first row does, but {error}; "
                 "expected ready-made prompts, or a text for data.prompt"
             ) from error
         return _ExampleWording(example)
@@ -243,7 +229,7 @@ class CountdownHub:
             seen += len(batch["nums"])
             if len(found) >= wanted:
                 break
-        source, asking = f"data.prompts_name={self.named['prompts'].name} ({split})", self._ask()
+        source, asking = f"data.prompts_name={self.prompts_name} ({split})", self._ask()
         if self.evaluation_split and len(found) < seen:
             print(f"{source}: {seen - len(found)} of {seen} rows are left out: {_EVALUATED}", flush=True)
         return usable_rows(source, rows.select(found[:wanted]), _Problem(asking), _types(), asking(*_ANY_PROBLEM))
@@ -256,10 +242,11 @@ class CountdownHub:
         """prompt, nums, target of held-out problems."""
         return self._selected(self.evaluation_split or "train", True, self.evaluation_problems)
 
-    def _answered(self, source: Source, kind: Callable[[Ask, _HeldOut], Row], columns: dict[str, str]) -> "Dataset":
+    def _answered(self, view: str, kind: Callable[[Ask, _HeldOut], Row], columns: dict[str, str]) -> "Dataset":
         """Rows of queries and their answers; `columns` says what the source calls ours."""
         from qwen_align.data import hub
 
+        source = self._source(view)
         records = hub.load(source, "train", ("query", *columns.values()))
         asking, held_out = self._ask(), self._held_out()
         depends_on = [asking(*_ANY_PROBLEM), held_out.share, sorted(held_out.multisets)]
@@ -271,15 +258,11 @@ class CountdownHub:
         """prompt, completion, nums, target; then `extra`."""
         from datasets import Dataset, concatenate_datasets
 
-        rows = self._answered(self.named["demonstrations"], _Demonstration, {"completion": "completion"})
-        if not (more := extra_demonstrations(self.extra, self.held_out)):
+        rows = self._answered("demonstrations", _Demonstration, {"completion": "completion"})
+        if not (more := extra_demonstrations(self.extra, self._held_out())):
             return rows
-        held_out = self._held_out()
-        for number, row in enumerate(more, 1):
-            if row["nums"] and held_out(row["nums"]):
-                raise ConfigError(f"data.extra={self.extra}: row {number} asks for {row['nums']}: {_EVALUATED}")
         return concatenate_datasets([rows, Dataset.from_list(more, features=rows.features)])
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected, nums, target."""
-        return self._answered(self.named["preferences"], _Pair, {"chosen": "response_ws", "rejected": "response_ls"})
+        return self._answered("preferences", _Pair, {"chosen": "response_ws", "rejected": "response_ls"})

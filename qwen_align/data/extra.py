@@ -4,12 +4,14 @@ It is read as `data=local` reads demonstrations: prompt and completion as text o
 with its line. Columns that the data set does not have are left out. Left out: weights; to mix more of it, repeat rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qwen_align.data import files, local
 from qwen_align.data.conversation import completion_of, prompt_of
+from qwen_align.data.files import Record, cell
+from qwen_align.verifier import Reader
 
 
 def check(path: str | None) -> None:
@@ -18,8 +20,8 @@ def check(path: str | None) -> None:
         files.check("data.extra", path)
 
 
-def read(path: str | None, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """prompt, completion and these columns (None where the file has no such thing); no rows without a path.
+def read(path: str | None, columns: Mapping[str, Reader]) -> list[dict[str, Any]]:
+    """prompt, completion and these columns (None where a row has no such thing); no rows without a path.
 
     Raises:
         ConfigError: a file that is not there, or rows that cannot be used.
@@ -28,10 +30,11 @@ def read(path: str | None, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
         return []
     check(path)
 
-    def row(record: files.Record) -> files.Record:
+    def demonstration(record: Record) -> Record:
         found = local.conversation("demonstrations", record, {})
-        return {"prompt": prompt_of(found), "completion": completion_of(found)} | {c: record.get(c) for c in columns}
+        row = {name: cell(record, name, reader) for name, reader in columns.items() if record.get(name) is not None}
+        return dict.fromkeys(columns) | row | {"prompt": prompt_of(found), "completion": completion_of(found)}
 
-    rows: list[dict[str, Any]] = files.read("data.extra", Path(path).expanduser(), row).to_list()
+    rows: list[dict[str, Any]] = files.read("data.extra", Path(path).expanduser(), demonstration).to_list()
     print(f"data.extra={path}: {len(rows)} demonstrations are mixed in", flush=True)
     return rows

@@ -16,6 +16,16 @@ _LISTED = 20  # bad rows in one message
 Record = dict[str, Any]
 
 
+def cell(record: Record, column: str, read: Callable[[Any], Any] | None = None) -> Any:
+    """A record's value, as `read` makes of it; raises BadRow where there is none, or `read` a ValueError."""
+    if column not in record:
+        raise BadRow(f"has no column {column}, only {', '.join(map(str, record))}")
+    try:
+        return read(record[column]) if read else record[column]
+    except ValueError as error:
+        raise BadRow(f"{column} {error}") from error
+
+
 def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):

@@ -6,7 +6,7 @@ has; they are taken out unless kept on purpose. Left out: the `socratic` variant
 """
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qwen_align.data import settings
@@ -19,49 +19,40 @@ if TYPE_CHECKING:
 _NOTE = re.compile(r"<<[^<>\n]*>>")
 
 
+@dataclass
 class GSM8K:
-    """Questions, worked solutions and final answers.
+    """Questions, worked solutions and final answers."""
 
-    Args:
-        dataset_name: Hub name, or a folder with a train and a test split; columns question, answer.
-        problems: at most so many rows in each training view; null: all.
-        evaluation_problems: at most so many in the evaluation view; null: all.
-        calculator: keep the <<a+b=c>> notes in demonstrations.
-        prompt: text with {question}.
-        dataset_revision: a commit of the Hub's; null: the newest.
-    """
+    dataset_name: str  # Hub name, or a folder with a train and a test split; columns question, answer
+    problems: int | None  # at most so many rows in each training view; None: all
+    evaluation_problems: int | None  # at most so many in the evaluation view; None: all
+    calculator: bool  # keep the <<a+b=c>> notes in demonstrations
+    prompt: str  # with {question}
+    dataset_revision: str | None = None  # a commit of the Hub's; None: the newest
 
-    def __init__(
-        self,
-        dataset_name: str,
-        problems: int | None,
-        evaluation_problems: int | None,
-        calculator: bool,
-        prompt: str,
-        dataset_revision: str | None = None,
-    ) -> None:
-        self.source = Source("data.dataset_name", dataset_name, dataset_revision, config="main")
-        self.calculator, self.prompt = calculator, prompt
-        self.limits = {"train": problems, "test": evaluation_problems}
-        settings.check_limits(problems=problems, evaluation_problems=evaluation_problems)
-        settings.check_template(prompt, "question")
+    def __post_init__(self) -> None:
+        settings.check_limits(problems=self.problems, evaluation_problems=self.evaluation_problems)
+        settings.check_template(self.prompt, "question")
+
+    def _source(self, split: str) -> Source:
+        return Source("data.dataset_name", self.dataset_name, self.dataset_revision, splits=(split,), config="main")
 
     def sources(self, view: str) -> list[Source]:
         """The rows that a view reads."""
-        return [replace(self.source, splits=("test",) if view == "evaluation" else ("train",))]
+        return [self._source("test" if view == "evaluation" else "train")]
 
-    def _rows(self, split: str) -> "Dataset":
+    def _rows(self, split: str, limit: int | None) -> "Dataset":
         """prompt, completion (the worked solution, ending in #### N), answer (N); a row without #### N is an error."""
         from datasets import Dataset
 
         from qwen_align.data import hub
 
         found = []
-        for number, row in enumerate(hub.load(self.source, split, ("question", "answer"), self.limits[split])):
+        for number, row in enumerate(hub.load(self._source(split), split, ("question", "answer"), limit)):
             solution, hashes, answer = str(row["answer"]).rpartition("####")
             if not hashes or not answer.strip():
                 raise ConfigError(
-                    f"{self.source.key}={self.source.name}: row {number} of {split} has no final answer; "
+                    f"data.dataset_name={self.dataset_name}: row {number} of {split} has no final answer; "
                     "expected one after ####"
                 )
             text = solution if self.calculator else _NOTE.sub("", solution)
@@ -77,12 +68,12 @@ class GSM8K:
 
     def demonstrations(self) -> "Dataset":
         """prompt, completion, answer of training problems."""
-        return self._rows("train")
+        return self._rows("train", self.problems)
 
     def prompts(self) -> "Dataset":
         """prompt, answer of training problems."""
-        return self._rows("train").remove_columns("completion")
+        return self._rows("train", self.problems).remove_columns("completion")
 
     def evaluation(self) -> "Dataset":
         """prompt, answer of the test split."""
-        return self._rows("test").remove_columns("completion")
+        return self._rows("test", self.evaluation_problems).remove_columns("completion")

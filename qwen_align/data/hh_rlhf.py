@@ -8,19 +8,11 @@ red-team-attempts, which holds no pairs.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import settings
-from qwen_align.data.conversation import (
-    BadRow,
-    Messages,
-    message_type,
-    preference,
-    prompt_key,
-    unique_prompts,
-    usable_rows,
-)
+from qwen_align.data.conversation import BadRow, message_type, preference, prompt_key, unique_prompts, usable_rows
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.hub.rows import Source
 
@@ -32,7 +24,7 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
-def parse(transcript: Any, column: str) -> Messages:
+def parse(transcript: Any, column: str) -> list[dict[str, str]]:
     """The messages of a transcript; an empty one in the middle stays out.
 
     Raises:
@@ -64,47 +56,43 @@ class _Pair:
         return found
 
 
+@dataclass
 class HHRLHF:
-    """Preferences between two answers, and their prompts.
+    """Preferences between two answers, and their prompts."""
 
-    Args:
-        dataset_name: Hub name, or a folder with a train and a test split; columns chosen, rejected.
-        subset: one of its folders; null: all of them, or a folder without such.
-        problems: at most so many records in each training view; null: all.
-        evaluation_problems: likewise in the evaluation view.
-        dataset_revision: a commit of the Hub's; null: the newest.
-    """
+    dataset_name: str  # Hub name, or a folder with a train and a test split; columns chosen, rejected
+    subset: str | None  # one of its folders; None: all of them, or a folder without such
+    problems: int | None  # at most so many records in each training view; None: all
+    evaluation_problems: int | None  # likewise in the evaluation view
+    dataset_revision: str | None = None  # a commit of the Hub's; None: the newest
 
-    def __init__(
-        self,
-        dataset_name: str,
-        subset: str | None,
-        problems: int | None,
-        evaluation_problems: int | None,
-        dataset_revision: str | None = None,
-    ) -> None:
-        self.source = Source("data.dataset_name", dataset_name, dataset_revision, data_dir=subset)
-        self.problems, self.evaluation_problems = problems, evaluation_problems
-        if subset is not None and subset not in SUBSETS:
+    def __post_init__(self) -> None:
+        settings.check_limits(problems=self.problems, evaluation_problems=self.evaluation_problems)
+        if self.subset is not None and self.subset not in SUBSETS:
             raise ConfigError(
-                f"data.subset={subset}: expected null or one of {', '.join(SUBSETS)}{nearest(subset, SUBSETS)}"
+                f"data.subset={self.subset}: expected null or one of {', '.join(SUBSETS)}{nearest(self.subset, SUBSETS)}"
             )
-        settings.check_limits(problems=problems, evaluation_problems=evaluation_problems)
+
+    def _source(self, *splits: str) -> Source:
+        name, revision = self.dataset_name, self.dataset_revision
+        return Source("data.dataset_name", name, revision, splits=splits, data_dir=self.subset)
 
     def sources(self, view: str) -> list[Source]:
         """The rows that a view reads; what is held out of all others is the test split."""
-        return [replace(self.source, splits=("test",) if view == "evaluation" else ("train", "test"))]
+        return [self._source("test") if view == "evaluation" else self._source("train", "test")]
 
     def _rows(self, split: str, limit: int | None, held_out: set[str], columns: tuple[str, ...]) -> "Dataset":
         """The pairs of a split whose prompts are not held out."""
         from qwen_align.data import hub
 
-        records = hub.load(self.source, split, ("chosen", "rejected"), limit)
-        types = {name: message_type() for name in columns}
-        return usable_rows(self._name(split), records, _Pair(held_out), types, [sorted(held_out), columns])
+        name = f"data.dataset_name={self.dataset_name} ({split})"
+        records = hub.load(self._source(split), split, ("chosen", "rejected"), limit)
+        types = {column: message_type() for column in columns}
+        return usable_rows(name, records, _Pair(held_out), types, [sorted(held_out), columns])
 
-    def _name(self, split: str) -> str:
-        return f"{self.source.key}={self.source.name} ({split})"
+    def _prompts(self, split: str, limit: int | None, held_out: set[str]) -> "Dataset":
+        rows = self._rows(split, limit, held_out, ("prompt",))
+        return unique_prompts(f"data.dataset_name={self.dataset_name} ({split})", rows)
 
     def _held_out(self) -> set[str]:
         return {prompt_key(prompt) for prompt in self._rows("test", None, set(), ("prompt",))["prompt"]}
@@ -115,9 +103,8 @@ class HHRLHF:
 
     def prompts(self) -> "Dataset":
         """prompt, each once."""
-        rows = self._rows("train", self.problems, self._held_out(), ("prompt",))
-        return unique_prompts(self._name("train"), rows)
+        return self._prompts("train", self.problems, self._held_out())
 
     def evaluation(self) -> "Dataset":
         """prompt of the test split, each once."""
-        return unique_prompts(self._name("test"), self._rows("test", self.evaluation_problems, set(), ("prompt",)))
+        return self._prompts("test", self.evaluation_problems, set())

@@ -7,7 +7,7 @@ them are counted. Nobody can say exactly whether an answer follows its prompt, s
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import settings
@@ -68,57 +68,41 @@ class _Prompt(_NotHeldOut):
         return {"prompt": found}
 
 
+@dataclass
 class Instruct:
-    """Demonstrations, preferences, and the prompts of the preferences for training and, held out, for evaluation.
+    """Demonstrations, preferences, and the prompts of the preferences for training and, held out, for evaluation."""
 
-    Args:
-        demonstrations_name: Hub name or folder; column messages, system messages and several turns stay.
-        demonstrations_config: the Hub's configuration of it; not read for a folder.
-        preferences_name: Hub name or folder with data/train_prefs-00000-of-00001.parquet and the like for test_prefs.
-        problems: at most so many records in each training view, demonstrations a random sample; null: all.
-        evaluation_problems: likewise in the evaluation view.
-        margin: add a column margin to preferences, how many points chosen is rated above rejected.
-        seed: of the sample.
-        demonstrations_revision: a commit of the Hub's; null: the newest.
-        preferences_revision: likewise.
-    """
+    demonstrations_name: str  # Hub name or folder; column messages, system messages and several turns stay
+    demonstrations_config: str  # the Hub's configuration of it; not read for a folder
+    preferences_name: str  # Hub name or folder with data/train_prefs-00000-of-00001.parquet and the like for test_prefs
+    problems: int | None  # at most so many records in each training view, demonstrations a random sample; None: all
+    evaluation_problems: int | None  # likewise in the evaluation view
+    margin: bool  # add a column margin to preferences, how many points chosen is rated above rejected
+    seed: int  # of the sample
+    demonstrations_revision: str | None = None  # a commit of the Hub's; None: the newest
+    preferences_revision: str | None = None  # likewise
 
-    def __init__(
-        self,
-        demonstrations_name: str,
-        demonstrations_config: str,
-        preferences_name: str,
-        problems: int | None,
-        evaluation_problems: int | None,
-        margin: bool,
-        seed: int,
-        demonstrations_revision: str | None = None,
-        preferences_revision: str | None = None,
-    ) -> None:
-        self.talks = Source(
-            "data.demonstrations_name",
-            demonstrations_name,
-            demonstrations_revision,
-            splits=("train",),
-            config=demonstrations_config,
-        )
-        self.pairs = Source("data.preferences_name", preferences_name, preferences_revision)
-        self._name = f"{self.pairs.key}={preferences_name}"
-        self.problems, self.evaluation_problems = problems, evaluation_problems
-        self.margin, self.seed = margin, seed
-        settings.check_limits(problems=problems, evaluation_problems=evaluation_problems)
+    def __post_init__(self) -> None:
+        settings.check_limits(problems=self.problems, evaluation_problems=self.evaluation_problems)
+
+    def _talks(self) -> Source:
+        name, revision = self.demonstrations_name, self.demonstrations_revision
+        return Source("data.demonstrations_name", name, revision, splits=("train",), config=self.demonstrations_config)
+
+    def _preferences(self, *splits: str) -> Source:
+        return Source("data.preferences_name", self.preferences_name, self.preferences_revision, splits=splits)
 
     def sources(self, view: str) -> Iterator[Source]:
         """The rows that a view reads; what is held out of all others is the test split."""
         if view == "demonstrations":
-            yield self.talks
+            yield self._talks()
         trained = ("train_prefs",) if view in ("preferences", "prompts") else ()
-        yield replace(self.pairs, splits=(*trained, "test_prefs"))
+        yield self._preferences(*trained, "test_prefs")
 
     def _pairs(self, split: str, limit: int | None) -> "Dataset":
         from qwen_align.data import hub
 
-        return hub.load(self.pairs, split, (*_NAMES, "score_chosen", "score_rejected"), limit)
+        return hub.load(self._preferences(split), split, (*_NAMES, "score_chosen", "score_rejected"), limit)
 
     def _held_out(self) -> set[str]:
         """The prompts of the test split, all of them, whatever the evaluation view takes."""
@@ -129,10 +113,10 @@ class Instruct:
         """messages: conversations, of which every answer is a demonstration."""
         from qwen_align.data import hub
 
-        rows = hub.load(self.talks, "train", ("messages",))
+        rows = hub.load(self._talks(), "train", ("messages",))
         if self.problems is not None and self.problems < len(rows):
             rows = rows.shuffle(seed=self.seed).select(range(self.problems))
-        held_out, name = self._held_out(), f"{self.talks.key}={self.talks.name}"
+        held_out, name = self._held_out(), f"data.demonstrations_name={self.demonstrations_name}"
         return usable_rows(name, rows, _Conversation(held_out), {"messages": message_type()}, sorted(held_out))
 
     def preferences(self) -> "Dataset":
@@ -141,13 +125,15 @@ class Instruct:
 
         columns = {name: message_type() for name in _NAMES} | ({"margin": Value("float64")} if self.margin else {})
         rows, held_out = self._pairs("train_prefs", self.problems), self._held_out()
-        return usable_rows(self._name, rows, _Pair(held_out, self.margin), columns, [sorted(held_out), self.margin])
+        name, row = f"data.preferences_name={self.preferences_name}", _Pair(held_out, self.margin)
+        return usable_rows(name, rows, row, columns, [sorted(held_out), self.margin])
 
     def _prompts(self, split: str, limit: int | None, held_out: set[str]) -> "Dataset":
         """The prompts of a split, each once and none that is held out."""
         records = self._pairs(split, limit).select_columns(["prompt"])
-        rows = usable_rows(self._name, records, _Prompt(held_out), {"prompt": message_type()}, sorted(held_out))
-        return unique_prompts(self._name, rows)
+        name = f"data.preferences_name={self.preferences_name}"
+        rows = usable_rows(name, records, _Prompt(held_out), {"prompt": message_type()}, sorted(held_out))
+        return unique_prompts(name, rows)
 
     def prompts(self) -> "Dataset":
         """prompt, of training preferences, each once."""

@@ -9,12 +9,14 @@ both is such a row. Left out: tool calls, images, several answers in one row, sp
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import files
 from qwen_align.data.conversation import BadRow, dialogue, messages, preference, prompt_key, prompt_of
+from qwen_align.data.files import Record, cell
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.verifier import Verifier
 
@@ -30,62 +32,41 @@ VIEWS: dict[str, tuple[str, ...]] = {  # view -> the columns of its conversation
 _CONVERSATION = ("prompt", "completion", "messages", "chosen", "rejected")
 
 
-def _cell(record: files.Record, column: str) -> Any:
-    if column not in record:
-        raise BadRow(f"has no column {column}, only {', '.join(map(str, record))}")
-    return record[column]
-
-
-def conversation(view: str, record: files.Record, names: Mapping[str, str]) -> dict[str, Any]:
+def conversation(view: str, record: Record, names: Mapping[str, str]) -> dict[str, Any]:
     """The messages of a record, under our column names; `names` maps ours to the file's. Raises BadRow."""
-    name = {ours: names.get(ours, ours) for ours in _CONVERSATION}
+    name = {ours: names.get(ours) or ours for ours in _CONVERSATION}
     if view == "demonstrations" and name["completion"] not in record and name["messages"] in record:
         return dict(dialogue(record[name["messages"]], name["messages"]))
     if view == "preferences":
-        prompt = (
-            (record[name["prompt"]] or "") if name["prompt"] in record else None
-        )  # then chosen and rejected hold it
-        good, bad = _cell(record, name["chosen"]), _cell(record, name["rejected"])
+        # Without a prompt of its own, chosen and rejected hold it.
+        prompt = (record[name["prompt"]] or "") if name["prompt"] in record else None
+        good, bad = cell(record, name["chosen"]), cell(record, name["rejected"])
         return dict(preference(prompt, good, bad, (name["prompt"], name["chosen"], name["rejected"])))
     roles = {ours: "user" if ours == "prompt" else "assistant" for ours in VIEWS[view]}
-    return {ours: messages(_cell(record, name[ours]), name[ours], role) for ours, role in roles.items()}
+    return {ours: messages(cell(record, name[ours]), name[ours], role) for ours, role in roles.items()}
 
 
+@dataclass
 class Local:
-    """The user's files.
+    """The user's files."""
 
-    Args:
-        demonstrations_path: prompt and completion, or `messages`, of which every answer is trained.
-        preferences_path: prompt, chosen, rejected.
-        prompts_path: prompt, and what the reward reads.
-        evaluation_path: as prompts, held out: nothing in it may be in another view.
-        columns: our name -> the file's.
-        on_bad_row: stop, or skip.
-        verifier: whose columns are read in its types, for prompts and evaluation.
-    """
+    demonstrations_path: str | None = None  # prompt and completion, or `messages`, of which every answer is trained
+    preferences_path: str | None = None  # prompt, chosen, rejected
+    prompts_path: str | None = None  # prompt, and what the reward reads
+    evaluation_path: str | None = None  # as prompts, held out: nothing in it may be in another view
+    columns: Mapping[str, str] = field(default_factory=dict)  # our name -> the file's
+    on_bad_row: str = "stop"  # or skip
+    verifier: Verifier | None = None  # whose columns are read in its types, for prompts and evaluation
 
-    def __init__(
-        self,
-        demonstrations_path: str | None = None,
-        preferences_path: str | None = None,
-        prompts_path: str | None = None,
-        evaluation_path: str | None = None,
-        columns: Mapping[str, str] | None = None,
-        on_bad_row: str = "stop",
-        verifier: Verifier | None = None,
-    ) -> None:
-        given = zip(VIEWS, (demonstrations_path, preferences_path, prompts_path, evaluation_path), strict=True)
-        self.paths = {view: Path(path).expanduser() for view, path in given if path is not None}
-        self.columns, self.skip = dict(columns or {}), on_bad_row == "skip"
-        self.verifier = verifier
-        if on_bad_row not in ("stop", "skip"):
-            raise ConfigError(
-                f"data.on_bad_row={on_bad_row}: expected stop or skip{nearest(on_bad_row, ('stop', 'skip'))}"
-            )
-        known = [*_CONVERSATION, *(verifier.needs if verifier else ())]
+    def __post_init__(self) -> None:
+        if (how := self.on_bad_row) not in ("stop", "skip"):
+            raise ConfigError(f"data.on_bad_row={how}: expected stop or skip{nearest(how, ('stop', 'skip'))}")
+        known = [*_CONVERSATION, *(self.verifier.needs if self.verifier else ())]
         for name, theirs in self.columns.items():
             if name not in known and (close := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
                 raise ConfigError(f"data.columns.{name}={theirs}: expected ours=theirs; did you mean {close[0]}?")
+        given = {view: getattr(self, f"{view}_path") for view in VIEWS}
+        self.paths = {view: Path(path).expanduser() for view, path in given.items() if path is not None}
         for view, path in self.paths.items():
             files.check(f"data.{view}_path", path)
 
@@ -109,18 +90,14 @@ class Local:
         """As prompts, from the file of held-out problems."""
         return self._view("evaluation")
 
-    def _row(self, view: str, held_out: set[str], record: files.Record) -> files.Record:
+    def _row(self, view: str, held_out: set[str], record: Record) -> Record:
         """One row of a view; raises BadRow."""
         row = conversation(view, record, self.columns)
         if prompt_key(prompt_of(row)) in held_out:
             raise BadRow("asks what data.evaluation_path holds")
         if self.verifier and view in ("prompts", "evaluation"):
             for name in self.verifier.missing(row):
-                theirs = self.columns.get(name, name)
-                try:
-                    row[name] = self.verifier.read(name, _cell(record, theirs))
-                except ValueError as error:
-                    raise BadRow(f"{theirs} {error}") from error
+                row[name] = cell(record, self.columns.get(name, name), partial(self.verifier.read, name))
         others = {ours: theirs for ours, theirs in self.columns.items() if ours not in (*_CONVERSATION, *row)}
         row |= {ours: record[theirs] for ours, theirs in others.items() if theirs in record}
         used = {*_CONVERSATION, *row, *(self.columns.get(name, name) for name in row)}
@@ -132,8 +109,8 @@ class Local:
             raise ConfigError(
                 f"data=local: has no {view} view; set {key}=FILE ({files.SUFFIXES} with {', '.join(VIEWS[view])})"
             )
-        advice = "; data.on_bad_row=skip leaves them out"
-        return files.read(key, self.paths[view], partial(self._row, view, self._held_out(view)), self.skip, advice)
+        row, skip = partial(self._row, view, self._held_out(view)), self.on_bad_row == "skip"
+        return files.read(key, self.paths[view], row, skip, "; data.on_bad_row=skip leaves them out")
 
     def _held_out(self, view: str) -> set[str]:
         """The evaluation file's prompts, which no other view may hold."""

@@ -2,6 +2,7 @@
 
 import string
 import zlib
+from collections.abc import Sequence
 
 from qwen_align.errors import ConfigError
 
@@ -11,6 +12,14 @@ def check_limits(**limits: int | None) -> None:
     for key, limit in limits.items():
         if limit is not None and limit < 1:
             raise ConfigError(f"data.{key}={limit}: expected a whole number from 1 on")
+
+
+def check_bounds(key: str, bounds: Sequence[int], low: int, high: int | None = None) -> None:
+    """Raise ConfigError unless these are two whole numbers in a range, the smaller first."""
+    whole = len(bounds) == 2 and all(type(n) is int for n in bounds)
+    if not whole or not low <= bounds[0] <= bounds[1] or (high is not None and bounds[1] > high):
+        span = f"from {low} to {high}" if high else f"from {low} on"
+        raise ConfigError(f"data.{key}={list(bounds)}: expected two whole numbers, the smaller first, {span}")
 
 
 def check_held_out(share: float) -> None:

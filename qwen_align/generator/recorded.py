@@ -15,10 +15,12 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data.conversation import BadRow
+from qwen_align.data.files import cell
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, Conversation, Sampling
 from qwen_align.stage import run_folder
@@ -43,22 +45,23 @@ class Problem:
     scores: list[float] | None
 
 
+def _json(text: str, line: int = 0) -> Any:
+    """Parsed text; raises BadRow with its line, or the one in it where the parser stopped."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        number, reason = line or getattr(error, "lineno", 1), getattr(error, "msg", "too deep")
+        raise BadRow(f"line {number} is not JSON ({reason})") from error
+
+
 def _entries(text: str) -> Iterator[tuple[str, Any]]:
     """(where, entry) of JSON lines or of one JSON list; raises BadRow."""
-    listed = text.lstrip().startswith("[")
-    if listed:
-        try:
-            entries = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", "too deep")
-            raise BadRow(f"line {getattr(error, 'lineno', 1)} is not JSON ({reason})") from error
-        yield from ((f"entry {number}", entry) for number, entry in enumerate(entries, 1))
-    for number, line in enumerate([] if listed else text.split("\n"), 1):
+    if text.lstrip().startswith("["):
+        yield from ((f"entry {number}", entry) for number, entry in enumerate(_json(text), 1))
+        return
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            try:
-                yield f"line {number}", json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise BadRow(f"line {number} is not JSON ({getattr(error, 'msg', 'too deep')})") from error
+            yield f"line {number}", _json(line, number)
 
 
 def _list(entry: dict[str, Any], key: str, kinds: tuple[type, ...], what: str, length: int | None = None) -> list[Any]:
@@ -77,25 +80,16 @@ def _list(entry: dict[str, Any], key: str, kinds: tuple[type, ...], what: str, l
 def _row(entry: dict[str, Any], verifier: Verifier | None) -> dict[str, Any]:
     """The problem's columns, what the verifier reads in its types; raises BadRow."""
     truth = entry.get("ground_truth")
-    nested = dict(truth) if isinstance(truth, dict) else {} if truth is None else {"answer": truth}
+    readers = {name: partial(verifier.read, name) for name in verifier.needs} if verifier else {}
+    nested = dict(truth) if isinstance(truth, dict) else {} if truth is None else {next(iter(readers), "answer"): truth}
     if "numbers" in nested:
         nested["nums"] = nested.pop("numbers")
     given = {key: value for key, value in entry.items() if key not in _OURS}
     row = {key: value for key, value in given.items() if value is not None or key not in nested}
     row |= {key: value for key, value in nested.items() if key not in row}
-    if verifier is None:
-        return row
-    for name in verifier.missing(row):
-        raise BadRow(
-            f"has no {name}, which the verifier {verifier.name} reads (there are {', '.join(row) or 'no columns'})"
-        )
-    for name in verifier.needs:
-        try:
-            row[name] = verifier.read(name, row[name])
-            same = name not in nested or verifier.read(name, nested[name]) == row[name]
-        except ValueError as error:
-            raise BadRow(f"has no {name} that the verifier {verifier.name} reads ({name} {error})") from error
-        if not same:
+    for name, read in readers.items():
+        row[name] = cell(row, name, read)
+        if name in nested and cell(nested, name, read) != row[name]:
             raise BadRow(f"says {name} twice: {row[name]}, but {nested[name]} in ground_truth")
     return row
 

@@ -55,9 +55,9 @@ def read(constraints: str) -> tuple[Constraint, ...]:
     try:
         found = json.loads(constraints)
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{constraints!r:.80}: expected JSON, a list of constraints") from error
+        raise ValueError(f"is {constraints!r:.80}; expected JSON, a list of constraints") from error
     if not isinstance(found, list) or not found:
-        raise ValueError(f"{constraints!r:.80}: expected a list of at least one constraint")
+        raise ValueError(f"is {constraints!r:.80}; expected a list of at least one constraint")
     return tuple(_checked(constraint) for constraint in found)
 
 
@@ -65,10 +65,7 @@ def _column(value: Any) -> str:
     """A row's constraints, checked; ValueError for what is none."""
     if not isinstance(value, str):
         raise ValueError("is no text with a JSON list of constraints")
-    try:
-        read(value)
-    except ValueError as error:
-        raise ValueError(f"is no JSON list of constraints ({error})") from error
+    read(value)
     return value
 
 
@@ -78,13 +75,13 @@ COLUMNS = {"constraints": _column}
 def _checked(constraint: Any) -> Constraint:
     kind = constraint.get("kind") if isinstance(constraint, dict) else None
     if not isinstance(kind, str) or kind not in FIELDS:
-        raise ValueError(f"{json.dumps(constraint):.80}: expected a kind, one of {', '.join(FIELDS)}")
+        raise ValueError(f"holds {json.dumps(constraint):.80}; expected a kind, one of {', '.join(FIELDS)}")
     given, fields = {k: v for k, v in constraint.items() if k != "kind"}, FIELDS[kind]
     needed = fields.keys() - _BOUNDS
     bounded = "least" not in fields or bool(given.keys() & _BOUNDS)
     typed = all(type(value) is fields.get(key) for key, value in given.items())
     if not typed or not bounded or not needed <= given.keys() or given.get("letters", "upper") not in _LETTERS:
-        raise ValueError(f"{json.dumps(constraint):.80}: expected {kind} with {', '.join(fields)}")
+        raise ValueError(f"holds {json.dumps(constraint):.80}; expected {kind} with {', '.join(fields)}")
     texts = {k: v.casefold() for k, v in given.items() if isinstance(v, str)}
     return {"kind": kind} | given | texts | ({"of": {str(w).casefold() for w in given["of"]}} if "of" in given else {})
 

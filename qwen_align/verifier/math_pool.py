@@ -131,7 +131,7 @@ def timeouts() -> int:
     return _pool.undecided
 
 
-def _forget() -> None:
+def _reset_after_fork() -> None:
     """A forked child must not talk over its parent's pipes, nor hold them open."""
     global _pool
     inherited, _pool = _pool, _Pool()
@@ -146,4 +146,4 @@ def _close(process: int = os.getpid()) -> None:
 
 
 atexit.register(_close)
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_reset_after_fork)
