@@ -98,7 +98,7 @@ def test_a_config_of_a_folder_is_read_and_another_kind_is_not_guessed(tmp_path):
 
 def training(**changes) -> memory.Training:
     settings = {
-        "policy": memory.of(QWEN), "method": "sft", "rows": 1, "tokens": 1024, "checkpointing": True,
+        "policy": memory.of(QWEN), "texts": 1, "rows": 1, "tokens": 1024, "checkpointing": True,
         "trained": memory.of(QWEN).parameters, "reference": False, "rewards": (), "rollout": 0, "half": False,
         "process": 0.7e9, "processes": 1, "zero": 0,
     }  # fmt: skip

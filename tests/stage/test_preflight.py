@@ -4,14 +4,17 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from repositories import COMMIT, DEBERTA, QWEN, ULTRAFEEDBACK, fill, of_the_study, safetensors, snapshot, use_cache
 from tiny import TINY
 
-from qwen_align.config import check, groups
+from qwen_align.config import groups
+from qwen_align.data import load
+from qwen_align.errors import ConfigError
 from qwen_align.hub import files
-from qwen_align.stage import preflight, run_folder
+from qwen_align.stage import preflight, run, run_folder
 
 STUDY = ("method=rloo", "reward=deberta", "hardware=cpu")
 PINNED = {group: groups.read(*group.split("/"))["revision"] for group in ("model/qwen2.5_0.5b", "reward/deberta")}
@@ -19,8 +22,8 @@ PINNED = {group: groups.read(*group.split("/"))["revision"] for group in ("model
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A cache that has all of the study; nothing is said twice in one process, so forget what was."""
-    preflight._say.cache_clear()
+    """A cache that has all of the study; what was printed once in this process is printed again."""
+    preflight._print_once.cache_clear()
     home = use_cache(monkeypatch, tmp_path / "home")
     return home, of_the_study(home)
 
@@ -30,17 +33,17 @@ def started(monkeypatch):
     """The stages that would have run, none of which does."""
     found = []
 
-    def no_worker(folder, hardware, lock):
+    def no_child(folder, hardware, lock, shown):
         found.append(run_folder.read_json(folder / "run.json")["method"])
-        return 1
+        raise ConfigError("nothing runs in this test")
 
-    monkeypatch.setattr("qwen_align.stage.launch.run", no_worker)
+    monkeypatch.setattr(run, "Child", no_child)
     return found
 
 
 def test_a_plan_with_all_that_it_loads_begins(cache, started, run_main):
     _, out, errors = run_main(*STUDY)
-    assert started == ["sft"], errors
+    assert started == ["sft", "reward"], errors
     assert f"reward.base={DEBERTA}: no safetensors; pytorch_model.bin is a pickle, read with weights_only=True" in out
 
 
@@ -83,7 +86,7 @@ def test_a_missing_model_package_stops_the_plan_before_the_first_stage(cache, st
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("overrides", "error"),
     [
         (["reward.folder=nobody/nothing"], "reward.folder=nobody/nothing: not in the cache"),
         (["reward.folder=/no/such"], "reward.folder=/no/such: neither a folder nor a Hub name"),
@@ -93,19 +96,19 @@ def test_a_missing_model_package_stops_the_plan_before_the_first_stage(cache, st
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
-def test_what_a_word_names_and_nobody_has_stops_the_plan(cache, started, run_main, words, said):
-    code, _, errors = run_main(*STUDY, *words)
+def test_what_an_override_names_and_nobody_has_stops_the_plan(cache, started, run_main, overrides, error):
+    code, _, errors = run_main(*STUDY, *overrides)
     assert (code, started) == (2, [])
-    assert errors.startswith(f"error: {said}")
+    assert errors.startswith(f"error: {error}")
 
 
 def test_a_local_folder_without_a_split_of_a_later_stage_stops_the_plan(cache, started, run_main, tmp_path):
     rows = fill(tmp_path / "rows", train__jsonl="{}", test__jsonl="{}")
-    words = ("method=evaluate", "init=sft", "data=gsm8k", f"data.dataset_name={rows}", "hardware=cpu")
-    run_main(*words)
+    given = ("method=evaluate", "init=sft", "data=gsm8k", f"data.dataset_name={rows}", "hardware=cpu")
+    run_main(*given)
     assert started == ["sft"]
     (rows / "test.jsonl").unlink()
-    code, _, errors = run_main(*words, "seed=1")
+    code, _, errors = run_main(*given, "seed=1")
     assert (code, started) == (2, ["sft"])
     assert errors == f"error: data.dataset_name={rows}: that folder has no file of the split test\n"
 
@@ -126,10 +129,10 @@ def test_a_finished_run_without_its_weights_stops_what_starts_from_it(started, r
 
 def test_a_teacher_that_is_no_policy_loads_none(cache, stages_of):
     (cache[1][QWEN] / "config.json").unlink()
-    words = ("method=synthesize", "data=countdown")
-    assert preflight.require(stages_of(*words, "generator=solver")) is None
+    given = ("method=synthesize", "data=countdown")
+    assert preflight.require(stages_of(*given, "generator=solver")) is None
     with pytest.raises(ValueError, match=r"model\.name="):
-        preflight.require(stages_of(*words))
+        preflight.require(stages_of(*given))
 
 
 def test_a_policy_that_needs_nothing_is_not_looked_for(stages_of, tmp_path, monkeypatch):
@@ -158,9 +161,7 @@ def test_a_plan_alone_looks_for_nothing(tmp_path, monkeypatch, run_main):
 )
 def test_a_data_set_says_what_a_view_reads(data, view, read):
     node = {key: value for key, value in groups.read("data", data).items() if key != "defaults"}
-    found = {
-        source.key.removeprefix("data."): " ".join(source.splits) for source in check.construct(node).sources(view)
-    }
+    found = {source.key.removeprefix("data."): " ".join(source.splits) for source in load(node).source.sources(view)}
     assert found == read
 
 
@@ -173,8 +174,8 @@ def test_rows_that_no_view_of_the_plan_reads_may_be_missing(cache, stages_of):
     (rloo,) = stages_of("method=rloo", "init=base", "reward=length", "method.args.beta=0")
     with pytest.raises(ValueError, match=r"has no ultrafeedback_binarized-train_prefs\.arrow"):
         preflight.require([rloo])
-    rloo.config["method"]["view"] = "evaluation"
-    assert preflight.require([rloo]) is None
+    measured = rloo.config | {"method": rloo.config["method"] | {"view": "evaluation"}}
+    assert preflight.require([replace(rloo, config=measured)]) is None
 
 
 def test_a_data_class_that_says_nothing_is_asked_for_by_its_names(cache, stages_of, monkeypatch):
@@ -233,12 +234,12 @@ def test_a_revision_of_the_command_line_is_never_replaced(cache, started, run_ma
 
 
 @pytest.mark.parametrize(
-    ("words", "node"),
+    ("overrides", "node"),
     [(["method=sft", "model.name=org/other"], "model"), (["method=reward", "reward.base=org/other"], "reward")],
     ids=["model.name", "reward.base"],
 )
-def test_a_pin_falls_away_beside_another_name(cache, stages_of, words, node):
-    assert stages_of(*words)[-1].config[node]["revision"] is None
+def test_a_pin_falls_away_beside_another_name(cache, stages_of, overrides, node):
+    assert stages_of(*overrides)[-1].config[node]["revision"] is None
 
 
 def test_a_pin_of_the_base_is_none_of_a_folder(cache, stages_of):
