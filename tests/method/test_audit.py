@@ -3,12 +3,9 @@
 import json
 
 import pytest
-from conftest import planned
 from datasets import Dataset
-from tiny import TINY
-from trained import finished
+from sampling import policy
 
-from qwen_align import model
 from qwen_align.config import component
 from qwen_align.generator import Completion
 from qwen_align.method import audit
@@ -165,50 +162,45 @@ def test_rows_without_labels_say_nothing():
     assert audit.of_demonstrations(Dataset.from_dict({"input_ids": [[1]]}), 9) == {}
 
 
-@pytest.fixture(scope="module")
-def rloo(tmp_path_factory):
-    """A finished run of RLOO whose rollouts may be twice as long as what is measured, after SFT."""
-    runs = f"runs_dir={tmp_path_factory.mktemp('runs')}"
-    limits = ("method.args.max_completion_length=14", "max_completion_length=28")
-    stages = planned(*TINY, runs, "method=rloo", "stages.sft.args.max_steps=60", *limits)
-    return [finished(stage) for stage in stages][-1]
+def finished(smoke_chain, method):
+    """The folder of a finished stage of the chain."""
+    return next(stage.folder for stage in smoke_chain if stage.method == method)
 
 
-def test_every_training_stage_ends_with_an_audit(rloo):
-    found = run_folder.read_json(rloo / "metrics.json")
+def test_every_training_stage_ends_with_an_audit(smoke_chain):
+    found = run_folder.read_json(finished(smoke_chain, "rloo") / "metrics.json")
     audited = found["evaluation"]["audit"]
-    assert (audited["max_completion_length"], audited["stop_tokens"]) == (28, ["<|im_end|>"])
+    assert audited["stop_tokens"] == ["<|im_end|>"]
     assert audited["ended_by_stop"]["mean"] == pytest.approx(1 - found["evaluation"]["truncated"]["mean"])
     assert audited["last_answer_correct"] == found["evaluation"]["pass@1"]
-    assert any("method.args.max_completion_length=14" in text for text in audited["warnings"])
 
 
-def test_rloos_own_rollouts_are_in_its_metrics(rloo):
-    rollouts = run_folder.read_json(rloo / "metrics.json")["train"]["rollouts"]
-    logged = [line for line in run_folder.read_jsonl(rloo / "metrics.jsonl") if "reward" in line]
+def test_rloos_own_rollouts_are_in_its_metrics(smoke_chain):
+    folder = finished(smoke_chain, "rloo")
+    rollouts = run_folder.read_json(folder / "metrics.json")["train"]["rollouts"]
+    logged = [line for line in run_folder.read_jsonl(folder / "metrics.jsonl") if "reward" in line]
     assert rollouts["logged_lines"] == len(logged) == 3
     assert rollouts["truncated"] + rollouts["ended_by_stop"] == pytest.approx(1)
 
 
-def test_a_policy_that_is_measured_later_is_compared_with_how_it_was_trained(rloo):
-    loaded = model.from_run(rloo)
-    assert "max_completion_length=14" in audit.stop_criteria("rloo", loaded, 28).differences[0]
-    assert audit.stop_criteria("rloo", loaded, 14).differences == ()
+@pytest.fixture
+def trained(tmp_path):
+    """A policy of a run folder whose training sampled up to 14 tokens."""
+    weights, tokenizer = policy()
+    weights.name_or_path = str(tmp_path / "model")
+    run_folder.write_json(tmp_path / "run.json", {"state": "finished"})
+    args = {"num_generations": 4, "max_completion_length": 14}
+    (tmp_path / "config.yaml").write_text(json.dumps({"method": {"args": args}}))
+    return weights, tokenizer
 
 
-def test_a_copied_model_folder_says_nothing_of_its_training(rloo, tmp_path):
-    folder = tmp_path / "model"
-    (rloo / "model").rename(folder)
-    try:
-        loaded = model.from_run(tmp_path)
-        assert audit.stop_criteria("rloo", loaded, 28).differences == ()
-    finally:
-        folder.rename(rloo / "model")
+def test_a_policy_that_is_measured_later_is_compared_with_how_it_was_trained(trained):
+    found = audit.stop_criteria("rloo", trained, 28)
+    assert (found.limit, found.tokens) == (28, ("<1>",))
+    assert "max_completion_length=14" in found.differences[0]
+    assert audit.stop_criteria("rloo", trained, 14).differences == ()
 
 
-def test_what_an_evaluation_measured_is_written_for_others(rloo):
-    lines = [json.loads(line) for line in (rloo / "eval.json").read_text().splitlines()]
-    samples = run_folder.read_jsonl(rloo / "samples.jsonl")
-    assert len(lines) == 20
-    assert [line["response"] for line in lines] == [[text for text, _ in line["samples"]] for line in samples]
-    assert all(len(line["scores"]) == 2 and line["ground_truth"]["numbers"] == line["nums"] for line in lines)
+def test_a_copied_model_folder_says_nothing_of_its_training(trained, tmp_path):
+    trained[0].name_or_path = str(tmp_path / "elsewhere" / "model")
+    assert audit.stop_criteria("rloo", trained, 28).differences == ()

@@ -4,9 +4,8 @@ import json
 
 import pytest
 import sampling
+from conftest import planned, run_here
 from sampling import Script, job, policy, puzzle
-from tiny import TINY
-from trained import finished
 
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
@@ -20,12 +19,11 @@ POLICIES = 'method.policies={sft: ["method=sft"], rloo: ["method=rloo"], same: [
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory):
-    """The run folder of a comparison of three tiny policies, two of which are the same."""
-    from conftest import planned
-
-    runs = tmp_path_factory.mktemp("compare")
-    return [finished(stage) for stage in planned(*TINY, f"runs_dir={runs}", "method=compare", POLICIES)][-1]
+def compared(smoke_chain):
+    """The run folder of a comparison of the chain's policies, two of which are the same."""
+    stages = planned("experiment=smoke", f"runs_dir={smoke_chain[0].folder.parent}", "method=compare", POLICIES)
+    assert [stage.method for stage in stages if stage.state != "finished"] == ["compare"], "the policies are there"
+    return run_here(stages[-1])
 
 
 @pytest.fixture
