@@ -113,6 +113,9 @@ def test_the_readmes_commands_compose(stages_of):
     lines = [line for block in fenced("bash") for line in block.splitlines() if line.strip()]
     entry = [shlex.split(line, comments=True)[3:] for line in lines if line.startswith("python -m qwen_align ")]
     assert len(entry) >= 5
+    (Path.cwd() / "rewards.py").write_text(fenced("python")[0], encoding="utf-8")
+    (Path.cwd() / "mine.py").write_text("def verify(completion, **row):\n    return True\n", encoding="utf-8")
+    (Path.cwd() / "rows.jsonl").write_text('{"prompt": "?", "label": "fraud"}\n', encoding="utf-8")
     for words in entry:
         words = [word for word in words if not word.startswith("-") and not word.startswith("hydra")]
         if any("runs/" in word or re.search(r"=\w+,\w", word) for word in words):
