@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qwen_align import data, generator, reward
-from qwen_align.config import component, groups, overrides, rules, schema
+from qwen_align.config import component, groups, overrides, rules, schema, source_code
 from qwen_align.config.job import Job, plain
 from qwen_align.errors import ConfigError, nearest
 
@@ -123,7 +123,7 @@ def stage(job: Job, choices: Mapping[str, str]) -> None:
     """
     verifier = component.verifier(job.data.get("verifier"))
     for key, node in (("hardware", job.processes), ("tracking", job.tracking)):
-        if schema.is_light(node["_target_"]):
+        if source_code.is_light(node["_target_"]):
             component.construct(plain(node), key)
     if rewards := job.reward if job.name == "reward" else job.method.get("reward"):
         reward.check(plain(rewards))
@@ -136,12 +136,12 @@ def stage(job: Job, choices: Mapping[str, str]) -> None:
 def _view(job: Job, choices: Mapping[str, str]) -> None:
     """Raise ConfigError for a view that the data lacks, with the data sets that have it."""
     view, target = job.method.view, job.data["_target_"]
-    light = schema.is_light(target)
-    views = data.load(plain(job.data)).views if light else schema.methods_of(target)
+    light = source_code.is_light(target)
+    views = data.load(plain(job.data)).views if light else source_code.methods_of(target)
     if view in views or not (views or light) or generator.brings_problems(plain(job.generator)):
         return
     targets = {option: groups.read("data", option)["_target_"] for option in groups.options("data")}
-    having = [option for option, other in targets.items() if view in schema.methods_of(other)]
+    having = [option for option, other in targets.items() if view in source_code.methods_of(other)]
     keys = {f"{view}_path": "FILE", f"{view}_name": "HUB_NAME"}
     own = next((f"set data.{key}={what}; " for key, what in keys.items() if key in job.data), "")
     raise ConfigError(

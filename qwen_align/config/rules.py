@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qwen_align.config import component, schema
+from qwen_align.config import component, schema, source_code
 from qwen_align.config.job import Job
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.generator import vllm
@@ -127,7 +127,7 @@ def known_names(planned: Planned) -> None:
     """Names that TRL's trainer compares with its own only while it trains."""
     args = planned.job.method.args
     for field in _COMPARED:
-        value, known = args.get(field), schema.compared_with(args["_target_"], field)
+        value, known = args.get(field), source_code.compared_with(args["_target_"], field)
         for name in [value] if isinstance(value, str) else value or []:
             if known and name not in known:
                 raise ConfigError(

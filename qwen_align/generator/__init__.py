@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qwen_align.config import component, schema
+from qwen_align.config import component, source_code
 from qwen_align.errors import ConfigError
 from qwen_align.verifier import Verifier
 
@@ -81,7 +81,7 @@ def sample(
 def brings_problems(node: Mapping[str, Any] | None) -> bool:
     """Whether a source of completions holds the problems that they answer, so that the data's own are not asked for."""
     target = (node or {}).get("_target_", "")
-    return "problems" in schema.methods_of(target) if target else False
+    return "problems" in source_code.methods_of(target) if target else False
 
 
 def check_measures(needs_policy: bool, method: str, option: str) -> None:
@@ -99,7 +99,7 @@ def check(node: Mapping[str, Any], method: str, option: str, init: str, verifier
     Raises:
         ConfigError: a policy would be measured, or a teacher asked, with a source that can't answer; a file with a bad line.
     """
-    if method == "reward" or not schema.is_light(node["_target_"]):
+    if method == "reward" or not source_code.is_light(node["_target_"]):
         return
     recorded = brings_problems(node)
     if not recorded:

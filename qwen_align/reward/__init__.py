@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from qwen_align.config import component, groups, schema
+from qwen_align.config import component, groups, source_code
 from qwen_align.errors import ConfigError
 
 Conversation = str | list[dict[str, str]]
@@ -241,12 +241,12 @@ def check(node: Mapping[str, Any] | None) -> None:
             raise ConfigError(f"reward={name}: has no _target_; expected package.function or FILE.py:NAME")
         if component.is_file(target):
             component.absolute("reward._target_", target)
-        elif not schema.defines(target):
+        elif not source_code.defines(target):
             raise ConfigError(
                 f"reward._target_={target}: is not there; expected package.function or FILE.py:NAME"
-                f"{schema.nearest_name(target)}"
+                f"{source_code.nearest_name(target)}"
             )
-        elif target.startswith("qwen_align.") and schema.is_light(target):
+        elif target.startswith("qwen_align.") and source_code.is_light(target):
             _function(name, part)
 
 

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from omegaconf import DictConfig, OmegaConf
 
 from qwen_align import data, reward
-from qwen_align.config import component, groups, schema
+from qwen_align.config import component, groups, source_code
 from qwen_align.config.job import Job, plain
 from qwen_align.generator import brings_problems
 from qwen_align.hub import files, model, rows
@@ -83,7 +83,7 @@ def _there(wanted: Model, stage: Stage) -> Iterator[Model]:
 def _loads_a_policy(job: Job) -> bool:
     """Not with a teacher that is no policy of ours."""
     source = job.generator.get("_target_")
-    if job.trains or not source or not schema.is_light(source):
+    if job.trains or not source or not source_code.is_light(source):
         return True
     return bool(component.construct(plain(job.generator), "generator").needs_policy)
 
@@ -94,7 +94,7 @@ def sources(stage: Stage) -> Iterator[Source]:
     if brings_problems(stage.config["generator"]):
         return
     built: Any = None
-    if schema.is_light(node["_target_"]):
+    if source_code.is_light(node["_target_"]):
         with stage.buildable() as buildable:
             built = data.load(plain(buildable.data)).source
     if hasattr(built, "sources"):

@@ -8,7 +8,10 @@ import pytest
 
 from qwen_align.config import schema
 
-TARGETS = ["trl.SFTConfig", "trl.DPOConfig", "trl.RewardConfig", "trl.RLOOConfig", "peft.LoraConfig"]
+TARGETS = [
+    "trl.SFTConfig", "trl.DPOConfig", "trl.RewardConfig", "trl.RLOOConfig", "trl.GRPOConfig", "trl.KTOConfig",
+    "trl.experimental.cpo.CPOConfig", "transformers.TrainingArguments", "peft.LoraConfig", "peft.IA3Config",
+]  # fmt: skip
 
 
 def real_fields(target: str) -> dict[str, dataclasses.Field]:
@@ -37,9 +40,31 @@ def test_every_default_is_accepted(target):
     assert {k: v for k, v in refused.items() if v} == {}
 
 
-@pytest.mark.parametrize("target", ["peft.IA3Config", "trl.NoSuchConfig", "transformers.TrainingArguments", ""])
-def test_other_classes_have_no_known_fields(target):
+@pytest.mark.parametrize("target", ["trl.NoSuchConfig", "trl.rewards.think_format_reward", "nowhere.Config", ""])
+def test_what_is_no_config_class_has_no_fields(target):
     assert schema.fields(target) == {}
+
+
+MINE = """
+import trl
+from beside import Shared
+
+class Direct(trl.GRPOConfig):
+    mine: int = 1
+
+class Indirect(Shared):
+    more: str | None = None
+"""
+
+
+@pytest.mark.parametrize(("name", "own"), [("Direct", {"mine"}), ("Indirect", {"more", "shared"})])
+def test_a_users_class_has_its_own_fields_and_trls(tmp_path, name, own):
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "beside.py").write_text(
+        "from trl import GRPOConfig\n\nclass Shared(GRPOConfig):\n    shared: float = 0.0\n"
+    )
+    found = set(schema.fields(f"{tmp_path}/mine.py:{name}"))
+    assert found == set(schema.fields("trl.GRPOConfig")) | own
 
 
 @pytest.mark.parametrize(
@@ -132,19 +157,3 @@ def test_vllm_mode_is_one_of_two_words():
     annotation = schema.fields("trl.RLOOConfig")["vllm_mode"]
     assert schema.problem("vllm_mode", "colocat", annotation) == "expected one of server, colocate"
     assert schema.problem("vllm_mode", "server", annotation) is None
-
-
-def test_methods_of_a_data_class_are_its_views():
-    found = schema.methods_of("qwen_align.data.countdown.Countdown")
-    assert found == {"demonstrations", "prompts", "evaluation", "verify", "answer", "answers"}
-
-
-def test_methods_of_include_inherited_ones(tmp_path, monkeypatch):
-    source = "class Base:\n    def prompts(self): ...\n\nclass Mine(Base):\n    def evaluation(self): ...\n"
-    (tmp_path / "inheriting_data.py").write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
-    assert schema.methods_of("inheriting_data.Mine") == {"prompts", "evaluation"}
-
-
-def test_methods_of_something_that_is_not_there():
-    assert schema.methods_of("qwen_align.data.countdown.NoSuchClass") == frozenset()

@@ -7,7 +7,7 @@ import torch
 from encoders import folder_of, pairs
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from qwen_align.config import schema
+from qwen_align.config import source_code
 from qwen_align.errors import ConfigError
 from qwen_align.reward import Reward
 from qwen_align.reward import model as reward_model
@@ -59,7 +59,7 @@ def test_a_setting_that_cannot_work_is_refused_when_it_is_named(settings, said):
 
 
 def test_the_parent_may_construct_one_to_hear_its_complaints():
-    assert schema.is_light("qwen_align.reward.model.RewardModel")
+    assert source_code.is_light("qwen_align.reward.model.RewardModel")
 
 
 def test_an_untrained_one_says_that_it_has_to_be_trained():

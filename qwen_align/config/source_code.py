@@ -1,0 +1,219 @@
+"""Where a dotted name or FILE.py:NAME is defined, found in source text: nothing is imported to ask.
+
+Importing TRL costs seconds; parsing the few files that are followed costs a tenth of one. A name is followed from its module
+through `from .x import Name` and the dicts of lazy modules (`_import_structure = {"x": ["Name"]}`), a class to its bases
+through the imports of its own file. Left out: names that exist only once code has run (`setattr`, `globals()`).
+"""
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from qwen_align.errors import nearest
+
+_HEAVY = {"torch", "transformers", "trl", "datasets", "peft", "accelerate", "evaluate"}
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Where a name is bound: its statement, and the file that holds it."""
+
+    node: ast.stmt
+    file: Path
+
+
+@lru_cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _python(base: Path) -> Path | None:
+    """The file of a module at a path without suffix: a package's __init__.py, or NAME.py."""
+    return next((path for path in (base / "__init__.py", base.with_name(f"{base.name}.py")) if path.is_file()), None)
+
+
+@lru_cache
+def file_of(module: str) -> Path | None:
+    """The file of a dotted module; find_spec would import the packages around it, so only the first part is asked for."""
+    top, _, rest = module.partition(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    origin = Path(spec.origin)
+    if not rest:
+        return origin if origin.suffix == ".py" else None
+    return _python(origin.parent.joinpath(*rest.split("."))) if spec.submodule_search_locations else None
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a module that may bind a name, those under `if` and `try` included."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If):
+            yield from _statements(node.body + node.orelse)
+        elif isinstance(node, ast.Try):
+            yield from _statements(node.body + [n for h in node.handlers for n in h.body] + node.orelse)
+
+
+def _imported_from(node: ast.ImportFrom, file: Path) -> Path | None:
+    """The file of the module that an import names."""
+    if not node.level:
+        name = node.module or ""
+        return file_of(name) or _python(file.parent.joinpath(*name.split(".")))  # a user's file beside this one
+    base = file.parents[node.level - 1]
+    return _python(base.joinpath(*node.module.split("."))) if node.module else base / "__init__.py"
+
+
+def _lazy(node: ast.Assign, name: str, file: Path) -> Path | None:
+    """The file that a lazy module's `_import_structure` names for an attribute."""
+    if ast.unparse(node.targets[0]) != "_import_structure" or not isinstance(node.value, ast.Dict):
+        return None
+    for key, value in zip(node.value.keys, node.value.values, strict=True):
+        if (
+            isinstance(key, ast.Constant)
+            and isinstance(value, ast.List)
+            and name in [ast.unparse(e)[1:-1] for e in value.elts]
+        ):
+            return _python(file.parent.joinpath(*str(key.value).split(".")))
+    return None
+
+
+def _bound(file: Path, name: str, seen: frozenset[tuple[Path, str]] = frozenset()) -> Definition | None:
+    """Where a module gets a name from."""
+    if (file, name) in seen:
+        return None
+    seen |= {(file, name)}
+    for node in _statements(tree(file).body):
+        origin: tuple[Path | None, str] | None = None
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            if node.name == name:
+                return Definition(node, file)
+        elif isinstance(node, ast.ImportFrom):
+            named = next((alias.name for alias in node.names if (alias.asname or alias.name) in (name, "*")), None)
+            if named:
+                origin = _imported_from(node, file), name if named == "*" else named
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if name in [target.id for target in targets if isinstance(target, ast.Name)]:
+                return Definition(node, file)
+            if isinstance(node, ast.Assign) and (lazy := _lazy(node, name, file)):
+                origin = lazy, name
+        if origin and origin[0] and (found := _bound(origin[0], origin[1], seen)):
+            return found
+    return None
+
+
+@lru_cache
+def find(target: str) -> Definition | None:
+    """The definition of `package.module.name`, `package.name`, `package.module.Class.name` or `FILE.py:NAME`."""
+    if ".py:" in target:
+        path, _, name = target.rpartition(":")
+        return _bound(Path(path), name) if Path(path).is_file() else None
+    outer, _, name = target.rpartition(".")
+    if not outer:
+        return None
+    if file := file_of(outer):
+        return _bound(file, name)
+    above = find(outer)
+    return next((d for d in lineage(above) for d in _members(d) if _name(d) == name), None) if above else None
+
+
+def _members(cls: Definition) -> list[Definition]:
+    return [Definition(node, cls.file) for node in cls.node.body] if isinstance(cls.node, ast.ClassDef) else []
+
+
+def _name(definition: Definition) -> str | None:
+    return getattr(definition.node, "name", None)
+
+
+def _base(file: Path, name: str) -> Definition | None:
+    """Where a file gets a base class from: a name of its own, or one of a module that it imports."""
+    outer, _, last = name.rpartition(".")
+    if not outer:
+        return _bound(file, name)
+    for node in _statements(tree(file).body):
+        if isinstance(node, ast.Import):
+            module = next((file_of(a.name) for a in node.names if (a.asname or a.name) == outer), None)
+        elif isinstance(node, ast.ImportFrom) and (package := _imported_from(node, file)):
+            alias = next((a.name for a in node.names if (a.asname or a.name) == outer), None)
+            module = _python(package.parent / alias) if alias else None
+        else:
+            continue
+        if module:
+            return _bound(module, last)
+    return None
+
+
+def lineage(cls: Definition) -> list[Definition]:
+    """A class after the classes that it inherits from, as far as their source is there."""
+    bases = cls.node.bases if isinstance(cls.node, ast.ClassDef) else []
+    named = [base.value if isinstance(base, ast.Subscript) else base for base in bases]
+    found = [_base(cls.file, ast.unparse(base)) for base in named]
+    return [*(above for base in found if base for above in lineage(base)), cls]
+
+
+def defines(target: str) -> bool:
+    """Whether a dotted name or FILE.py:NAME exists, as far as source text can tell; True for modules without any."""
+    if ".py:" not in target:
+        try:
+            spec = importlib.util.find_spec(target.partition(".")[0])
+        except (ImportError, ValueError):
+            return False
+        if spec is not None and not str(spec.origin).endswith(".py"):  # built in, or compiled
+            return True
+    return find(target) is not None
+
+
+def nearest_name(target: str) -> str:
+    """' (did you mean ...?)' with the closest name that the source of a target's module has, or nothing."""
+    module, _, name = target.rpartition(".")
+    file = file_of(module) if module else None
+    return nearest(name, set(re.findall(r"[A-Za-z_]\w+", file.read_text(encoding="utf-8")))) if file else ""
+
+
+@lru_cache
+def compared_with(target: str, name: str) -> tuple[str, ...]:
+    """The texts that a trainer's file compares a variable or attribute with, where the class holds no list of them.
+
+    Of a config class `X` of `x_config.py` it is the file `x_trainer.py` that is read; () where there is none.
+    """
+    config = find(target)
+    file = config.file.with_name(config.file.name.replace("_config", "_trainer")) if config else None
+    if file is None or not file.is_file():
+        return ()
+    found: list[str] = []
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Compare) and ast.unparse(node.left).rpartition(".")[2] == name:
+            values = [leaf.value for leaf in ast.walk(node.comparators[0]) if isinstance(leaf, ast.Constant)]
+            found += [value for value in values if isinstance(value, str)]
+    return tuple(dict.fromkeys(found))
+
+
+@lru_cache
+def is_light(target: str) -> bool:
+    """Whether the file of a target imports none of the packages that cost seconds, at its top level, and is of none of them."""
+    definition = find(target)
+    if definition is None or target.partition(".")[0] in _HEAVY:
+        return False
+    imported: set[str] = set()
+    for node in tree(definition.file).body:
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").partition(".")[0])
+    return not imported & _HEAVY
+
+
+@lru_cache
+def methods_of(target: str) -> frozenset[str]:
+    """The public method names of a class, inherited ones included: a data class's views are among them."""
+    cls = find(target)
+    members = [member.node for above in (lineage(cls) if cls else []) for member in _members(above)]
+    return frozenset(n.name for n in members if isinstance(n, ast.FunctionDef) and not n.name.startswith("_"))
