@@ -18,7 +18,6 @@ from hydra.core.global_hydra import GlobalHydra
 
 from qwen_align import __main__ as program
 from qwen_align.config import groups
-from qwen_align.stage import run
 from qwen_align.stage.plan import Stage
 
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
@@ -52,22 +51,14 @@ def stages_of(in_empty_folder: Path) -> Callable[..., list[Stage]]:
     return planned
 
 
-def run_here(stage: Stage) -> Path:
-    """Run a stage in this process; its folder. AssertionError with its error if it failed."""
-    from qwen_align.stage import run_folder, worker
-
-    run.prepare(stage, afresh=False)
-    code = worker.run_stage(stage.folder)
-    assert code == 0, run_folder.read_json(stage.folder / "run.json").get("error")
-    return stage.folder
-
-
 @pytest.fixture(scope="session")
 def smoke_chain(tmp_path_factory: pytest.TempPathFactory) -> list[Stage]:
     """The stages of experiment=smoke, finished: sft, rloo, best_of_n. One chain for all tests that only read."""
+    from trained import finished
+
     stages = planned("experiment=smoke", f"runs_dir={tmp_path_factory.mktemp('smoke')}")
     for stage in stages:
-        run_here(stage)
+        finished(stage)
     return stages
 
 

@@ -2,10 +2,10 @@
 
     python tests/kills.py [kills=20] [seed=0] [runs_dir=FOLDER] [cases=sft,rloo] [hardware=cpu_ddp ...]
 
-A test kills at a moment that somebody thought of. Here it is drawn, from the first logged step to the end of the stage, so it
+A test kills at a chosen moment. Here it is drawn, from the first logged step to the end of the stage, so it
 also falls into saving, into what follows the last step, and into a run that was killed before. So is the victim: one worker, or
 the program with all that it started. A kill after the end does not count and is drawn again. Exit code 1 if any weight differs;
-such run folders stay. Further words go to every run. Left out: power failures, which lose what is not on the disk yet.
+such run folders stay. Further overrides go to every run. Left out: power failures, which lose what is not on the disk yet.
 """
 
 import os
@@ -22,10 +22,10 @@ from pathlib import Path
 import psutil
 from conftest import planned
 from processes import Program, finish, gone, logged, once, same_weights, start
-from tiny import TINY
+from tiny import TINY, TINY_MODEL
 
 from qwen_align.stage import ranks, run_folder
-from qwen_align.stage.run import table
+from qwen_align.stage.text import table
 
 _SHORT = ("hardware.threads=1", "evaluation.problems=2", "evaluation.samples=1")
 _COUNTDOWN = (
@@ -34,9 +34,9 @@ _COUNTDOWN = (
     "stages.rloo.args.max_steps=40", "stages.rloo.args.per_device_train_batch_size=32", "stages.rloo.args.save_steps=1",
 )  # fmt: skip
 _INSTRUCT = (
-    "experiment=quickstart_instruct", *_SHORT, "data.problems=1600", "data.pairs=1600", "model.hidden_size=32",
-    "model.num_hidden_layers=1", "model.intermediate_size=32", "method.batch_size=16", "method.args.max_steps=120",
-    "method.args.per_device_train_batch_size=8", "method.args.save_steps=1", "method.args.logging_steps=1",
+    "experiment=quickstart_instruct", *_SHORT, *TINY_MODEL, "data.problems=1600", "data.pairs=1600", "method.batch_size=16",
+    "method.args.max_steps=120", "method.args.per_device_train_batch_size=8", "method.args.save_steps=1",
+    "method.args.logging_steps=1",
 )  # fmt: skip
 START = (*_COUNTDOWN, "method=sft", "stages.sft.args.max_steps=400", "stages.sft.args.save_steps=400")  # of RLOO
 CASES = {
@@ -55,9 +55,9 @@ def trains(folder: Path, began: float) -> bool:
     return log.is_file() and log.stat().st_mtime > began and log.stat().st_size > 0
 
 
-def undisturbed(name: str, words: tuple[str, ...], runs: Path) -> tuple[Path, float]:
+def undisturbed(name: str, overrides: tuple[str, ...], runs: Path) -> tuple[Path, float]:
     """Run in peace: the run folder, and the seconds from its first logged step to its end."""
-    began, program, folder = time.time(), start(runs, *words), planned(*words, f"runs_dir={runs}")[-1].folder
+    began, program, folder = time.time(), start(runs, *overrides), planned(*overrides, f"runs_dir={runs}")[-1].folder
     once(lambda: trains(folder, began), program)
     first = time.time()
     once(lambda: run_folder.state(folder) == "finished", program)
@@ -75,7 +75,7 @@ def undisturbed(name: str, words: tuple[str, ...], runs: Path) -> tuple[Path, fl
 def kill(program: Program, folder: Path, everything: bool, rank: int) -> None:
     """SIGKILL to the program and all that it started, or to one worker; waits until all are gone."""
     family = [program.pid, *(child.pid for child in psutil.Process(program.pid).children(recursive=True))]
-    of_ranks = [word["pid"] for _, word in sorted(ranks.words(folder).items())]
+    of_ranks = [status["pid"] for _, status in sorted(ranks.read_statuses(folder).items())]
     workers = of_ranks or [run_folder.read_json(folder / "run.json")["pid"]]
     for pid in family if everything else [workers[rank % len(workers)]]:
         with suppress(ProcessLookupError):  # it ended with another one
@@ -94,12 +94,14 @@ def found(folder: Path) -> str:
     return f"at step {step}, newest {newest.name if steps else 'none'}{torn}{begun}"
 
 
-def disturbed(words: tuple[str, ...], runs: Path, moments: list[float], rng: random.Random) -> tuple[Path, list[str]]:
+def disturbed(
+    overrides: tuple[str, ...], runs: Path, moments: list[float], rng: random.Random
+) -> tuple[Path, list[str]]:
     """Run, killed after so many seconds of training: the run folder, and what each kill met."""
-    folder, met, ends = planned(*words, f"runs_dir={runs}")[-1].folder, [], []
+    folder, met, ends = planned(*overrides, f"runs_dir={runs}")[-1].folder, [], []
     for wait in [b - a for a, b in pairwise([0.0, *moments])]:
         everything, rank = rng.random() < 0.5, rng.randrange(2)
-        began, program = time.time(), start(runs, *words)
+        began, program = time.time(), start(runs, *overrides)
         once(lambda began=began: trains(folder, began), program)
         time.sleep(wait)
         if run_folder.state(folder) != "finished":
@@ -109,8 +111,8 @@ def disturbed(words: tuple[str, ...], runs: Path, moments: list[float], rng: ran
             break
         met.append(f"{'all' if everything else 'a worker'} killed {found(folder)}")
         ends.append((folder / "log.txt").stat().st_size)
-    code, said = finish(start(runs, *words))
-    assert code == 0, f"{folder}: {said[-3000:]}"
+    code, output = finish(start(runs, *overrides))
+    assert code == 0, f"{folder}: {output[-3000:]}"
     log = (folder / "log.txt").read_bytes()
     texts = [log[a:b].decode(errors="replace") for a, b in pairwise([*ends, None])]
     origins = [text.partition("resuming from ")[2].partition("\n")[0] or "nothing" for text in texts]
@@ -118,13 +120,13 @@ def disturbed(words: tuple[str, ...], runs: Path, moments: list[float], rng: ran
 
 
 def main() -> int:
-    words = dict(word.partition("=")[::2] for word in sys.argv[1:])
-    kills, rng = int(words.pop("kills", 20)), random.Random(int(words.pop("seed", 0)))
-    runs = Path(words.pop("runs_dir", None) or tempfile.mkdtemp(prefix="kills-")).resolve()
-    names = words.pop("cases", "sft,sft_lora,rloo,rloo_lora").split(",")
+    given = dict(text.partition("=")[::2] for text in sys.argv[1:])
+    kills, rng = int(given.pop("kills", 20)), random.Random(int(given.pop("seed", 0)))
+    runs = Path(given.pop("runs_dir", None) or tempfile.mkdtemp(prefix="kills-")).resolve()
+    names = given.pop("cases", "sft,sft_lora,rloo,rloo_lora").split(",")
     policy, rows = "", [("case", "kills", "equal")]
     for index, name in enumerate(names):
-        command = (*CASES[name], *(f"{key}={value}" for key, value in words.items()))
+        command = (*CASES[name], *(f"{key}={value}" for key, value in given.items()))
         if name.startswith("rloo"):  # from a policy that is sometimes right, else all rewards are alike
             policy = policy or str(undisturbed("start of rloo", START, runs / "start")[0])
             command = (*command, f"init={policy}")

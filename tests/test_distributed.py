@@ -14,12 +14,13 @@ import pytest
 from conftest import planned
 from processes import finish, gone, logged, once, same_weights, start, weights
 from tiny import TINY
+from trained import finished
 
 from qwen_align import model
-from qwen_align.config import check, groups
+from qwen_align.config import groups
 from qwen_align.reward import model as reward_model
 from qwen_align.reward.network import fresh
-from qwen_align.stage import launch, ranks, run, run_folder, worker
+from qwen_align.stage import launch, ranks, run, run_folder
 from qwen_align.stage.plan import Stage
 
 pytestmark = pytest.mark.slow
@@ -31,16 +32,16 @@ SFT = (
 )  # fmt: skip
 
 
-def stage_of(folder: Path, *words: str) -> Stage:
-    (stage,) = planned(*words, f"runs_dir={folder}")
+def stage_of(folder: Path, *overrides: str) -> Stage:
+    (stage,) = planned(*overrides, f"runs_dir={folder}")
     return stage
 
 
-def done(folder: Path, *words: str) -> Path:
+def done(folder: Path, *overrides: str) -> Path:
     """Run to the end; the run folder of the last stage."""
-    code, said = finish(start(folder, *words))
-    assert code == 0, said[-3000:]
-    return stage_of(folder, *words).folder
+    code, output = finish(start(folder, *overrides))
+    assert code == 0, output[-3000:]
+    return stage_of(folder, *overrides).folder
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +53,7 @@ def runs(tmp_path_factory):
 def one(runs):
     """SFT in one process, this one."""
     stage = stage_of(runs / "one", *SFT, "hardware.threads=1")
-    run.prepare(stage, afresh=False)
-    assert worker.run_stage(stage.folder) == 0
-    return stage.folder
+    return finished(stage)
 
 
 def folder_in(runs: Path, name: str) -> Path:
@@ -112,9 +111,9 @@ def encoder(runs):
 
 @pytest.mark.parametrize("hardware", ["cpu_zero2", "cpu_zero3"])
 def test_rloo_on_two_processes_trains_on_whole_groups_with_a_reward_model(runs, one, encoder, hardware):
-    words = [word for word in SFT if not word.startswith(("method=", "stages.rloo.args.num"))]
+    overrides = [text for text in SFT if not text.startswith("method=")]
     folder = done(
-        folder_in(runs, f"rloo_{hardware}"), *words, "method=rloo", f"init={one}", f"hardware={hardware}",
+        folder_in(runs, f"rloo_{hardware}"), *overrides, "method=rloo", f"init={one}", f"hardware={hardware}",
         "reward=deberta_tiny", f"reward.folder={encoder}", "stages.rloo.args.num_generations=4",
         "stages.rloo.args.per_device_train_batch_size=8", "stages.rloo.args.beta=0.05", "stages.rloo.args.warmup_steps=0",
     )  # fmt: skip
@@ -129,15 +128,14 @@ def test_rloo_on_two_processes_trains_on_whole_groups_with_a_reward_model(runs, 
 
 @pytest.mark.long
 def test_dpo_on_two_processes_is_dpo_on_one(runs):
-    words = (
+    overrides = (
         "experiment=quickstart_instruct", "method=dpo", "init=base", "data.problems=200", "data.pairs=160", "name=null",
         "method.batch_size=8", "method.args.per_device_train_batch_size=4", "method.args.max_steps=8",
         "method.args.logging_steps=1", "evaluation.problems=2", "evaluation.samples=1",
     )  # fmt: skip
-    stage = stage_of(runs / "dpo_one", *words, "hardware.threads=1")
-    run.prepare(stage, afresh=False)
-    assert worker.run_stage(stage.folder) == 0
-    folder = done(folder_in(runs, "dpo_two"), *words, "hardware=cpu_ddp")
+    stage = stage_of(runs / "dpo_one", *overrides, "hardware.threads=1")
+    finished(stage)
+    folder = done(folder_in(runs, "dpo_two"), *overrides, "hardware=cpu_ddp")
     assert run_folder.read_json(folder / "run.json")["world_size"] == 2
     assert len(logged(folder, "loss")) == 8
     assert logged(folder, "loss") == pytest.approx(logged(stage.folder, "loss"), rel=1e-3)
@@ -146,25 +144,25 @@ def test_dpo_on_two_processes_is_dpo_on_one(runs):
     )
 
 
-def killed(folder: Path, words: tuple[str, ...]) -> tuple[Path, int, str]:
+def killed(folder: Path, overrides: tuple[str, ...]) -> tuple[Path, int, str]:
     """Rank 1 killed after the first checkpoint: the run folder, exit code and output."""
-    child = start(folder, *words)
-    stage = stage_of(folder, *words)
+    child = start(folder, *overrides)
+    stage = stage_of(folder, *overrides)
     once(lambda: run_folder.checkpoints(stage.folder), child)
-    pids = [word["pid"] for word in ranks.words(stage.folder).values()]
-    os.kill(ranks.words(stage.folder)[1]["pid"], signal.SIGKILL)
-    code, said = finish(child)
-    once(lambda: all(map(gone, pids)))
-    return stage.folder, code, said
+    statuses = ranks.read_statuses(stage.folder)
+    os.kill(statuses[1]["pid"], signal.SIGKILL)
+    code, output = finish(child)
+    once(lambda: all(gone(status["pid"]) for status in statuses.values()))
+    return stage.folder, code, output
 
 
 def test_a_killed_rank_ends_all_and_the_run_resumes_bit_for_bit(runs, ddp):
-    words = (*SFT, "hardware=cpu_ddp")
-    folder, code, said = killed(folder_in(runs, "killed"), words)
+    overrides = (*SFT, "hardware=cpu_ddp")
+    folder, code, output = killed(folder_in(runs, "killed"), overrides)
     assert code == 1
-    assert "error: sft failed: rank 1 of 2: ended without a word: killed from outside" in said
+    assert "error: sft failed: rank 1 of 2: ended without a word: killed from outside" in output
     assert not (folder / "model").exists()
-    assert done(folder.parent, *words) == folder
+    assert done(folder.parent, *overrides) == folder
     assert "resuming from checkpoint-" in (folder / "log.txt").read_text()
     assert same_weights(ddp, folder)
     assert logged(folder, "loss") == logged(ddp, "loss")
@@ -172,30 +170,30 @@ def test_a_killed_rank_ends_all_and_the_run_resumes_bit_for_bit(runs, ddp):
 
 @pytest.mark.long
 def test_a_killed_rank_under_zero2_with_an_adapter_resumes_bit_for_bit(runs):
-    words = (*SFT, "hardware=cpu_zero2", "adapter=lora")
-    expected = done(folder_in(runs, "adapter"), *words)
+    overrides = (*SFT, "hardware=cpu_zero2", "adapter=lora")
+    expected = done(folder_in(runs, "adapter"), *overrides)
     assert any(name.startswith("adapter_model") for name in weights(expected)), "it is compared too"
-    folder, code, said = killed(folder_in(runs, "killed_adapter"), words)
-    assert code == 1, said
-    assert done(folder.parent, *words) == folder
+    folder, code, output = killed(folder_in(runs, "killed_adapter"), overrides)
+    assert code == 1, output
+    assert done(folder.parent, *overrides) == folder
     assert "resuming from checkpoint-" in (folder / "log.txt").read_text()
     assert same_weights(expected, folder)
 
 
 @pytest.mark.long
 def test_a_stop_saves_at_the_same_step_everywhere_and_the_run_resumes_bit_for_bit(runs, zero2):
-    words = (*SFT, "hardware=cpu_zero2")
+    overrides = (*SFT, "hardware=cpu_zero2")
     place = folder_in(runs, "stopped")
-    folder = stage_of(place, *words).folder
-    child = start(place, *words)
+    folder = stage_of(place, *overrides).folder
+    child = start(place, *overrides)
     once(lambda: logged(folder, "loss"), child)
     child.send_signal(signal.SIGTERM)
-    code, said = finish(child)
-    assert code == launch.INTERRUPTED, said[-3000:]
+    code, output = finish(child)
+    assert code == launch.INTERRUPTED, output[-3000:]
     last = run_folder.checkpoints(folder)[-1]
-    assert f"goes on from step {last.name.rpartition('-')[2]}" in said
+    assert f"goes on from step {last.name.rpartition('-')[2]}" in output
     assert run_folder.read_json(folder / "run.json")["state"] == "interrupted"
-    assert done(place, *words) == folder
+    assert done(place, *overrides) == folder
     assert same_weights(zero2, folder)
 
 
@@ -220,12 +218,12 @@ def test_a_rank_that_fails_is_named_with_its_log_and_ends_the_others(tmp_path, m
     stage.config["data"]["_target_"] = "broken_data.Broken"
     run.prepare(stage, afresh=False)
     with (tmp_path / ".lock").open("w") as lock:
-        code = launch.run(stage.folder, check.construct(stage.config["hardware"]), lock.fileno())
+        code = launch.Child(stage.folder, stage.job.hardware, lock.fileno()).wait()
     assert code == 1
     manifest = run_folder.read_json(stage.folder / "run.json")
     assert (manifest["state"], manifest["error"]) == ("failed", "rank 1 of 2: ValueError: boom")
-    shown = capfdbinary.readouterr().out.decode()
-    assert "rank 1 of 2 ended first; the end of log-rank1.txt:" in shown
-    assert "ValueError: boom" in shown
+    output = capfdbinary.readouterr().out.decode()
+    assert "rank 1 of 2 ended first; the end of log-rank1.txt:" in output
+    assert "ValueError: boom" in output
     assert "about to fail" in (stage.folder / "log-rank1.txt").read_text()
-    once(lambda: all(gone(word["pid"]) for word in ranks.words(stage.folder).values()))
+    once(lambda: all(gone(status["pid"]) for status in ranks.read_statuses(stage.folder).values()))

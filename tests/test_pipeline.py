@@ -12,11 +12,12 @@ from conftest import planned
 from encoders import folder_of, pairs
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, trainers
+from trained import finished
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from qwen_align.method import rloo
+from qwen_align.method import on_policy
 from qwen_align.reward.model import RewardModel
-from qwen_align.stage import run, run_folder, worker
+from qwen_align.stage import run_folder
 from qwen_align.stage.plan import Stage
 
 
@@ -45,7 +46,7 @@ def policy_folder(folder: Path, texts: list[str]) -> str:
 
 
 def stand_ins(folder: Path, kind: str) -> list[str]:
-    """Folders like SmolTalk, UltraFeedback, Qwen2.5 and an encoder, and the words that name them."""
+    """Folders like SmolTalk, UltraFeedback, Qwen2.5 and an encoder, and the overrides that name them."""
 
     def preferences(count: int, seed: int) -> list[dict]:
         return [
@@ -89,15 +90,14 @@ def finish(stages: list[Stage]) -> None:
     """Run what is not there yet, in this process."""
     for stage in stages:
         if stage.state != "finished":
-            run.prepare(stage, afresh=False)
-            assert worker.run_stage(stage.folder) == 0, run_folder.read_json(stage.folder / "run.json")["error"]
+            finished(stage)
 
 
 @dataclass
 class Pipeline:
     """A command line and what it left; `last` holds the last batch that RLOO logged."""
 
-    words: list[str]
+    overrides: list[str]
     stages: dict[str, Stage]
     last: dict[str, Any] = field(default_factory=dict)
 
@@ -112,16 +112,16 @@ def pipeline(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(kind)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
-        words = [*stand_ins(folder, kind), *SMALL, f"adapter={adapter}"]
-        found = Pipeline(words, {stage.method: stage for stage in planned("method=rloo", *words)})
-        fit = rloo.fit
+        given = [*stand_ins(folder, kind), *SMALL, f"adapter={adapter}"]
+        found = Pipeline(given, {stage.method: stage for stage in planned("method=rloo", *given)})
+        fit = on_policy.fit
 
         def watched(trainer, *rest):
             metrics = fit(trainer, *rest)
             found.last.update(trainer._logs)
             return metrics
 
-        patch.setattr(rloo, "fit", watched)
+        patch.setattr(on_policy, "fit", watched)
         finish(list(found.stages.values()))
         yield found
 
@@ -188,7 +188,7 @@ def test_what_rloo_logs_is_what_the_saved_reward_model_says(pipeline):
 
 def test_a_comparison_adds_dpo_reuses_the_rest_and_is_judged_by_the_reward_model(pipeline):
     policies = 'method.policies={sft: ["method=sft"], dpo: ["method=dpo"], rloo: ["method=rloo"]}'
-    stages = planned("method=compare", policies, "method.reward=${reward}", *pipeline.words)
+    stages = planned("method=compare", policies, "method.reward=${reward}", *pipeline.overrides)
     assert {stage.method for stage in stages if stage.state == "missing"} == {"dpo", "compare"}
     finish(stages)
     made = {stage.method: stage for stage in stages}
@@ -208,8 +208,8 @@ def test_a_comparison_adds_dpo_reuses_the_rest_and_is_judged_by_the_reward_model
         RewardModel.from_run(made["reward"].folder),
         run_folder.read_jsonl(made["compare"].folder / "samples.jsonl"),
     )
-    said = [(line["prompt"], text) for line in lines if line["policy"] == "rloo" for text, _ in line["samples"]]
-    expected = model.score(*zip(*said, strict=True))
+    answers = [(line["prompt"], text) for line in lines if line["policy"] == "rloo" for text, _ in line["samples"]]
+    expected = model.score(*zip(*answers, strict=True))
     assert len(expected) == 12 * 2
     assert metrics["policies"]["rloo"][kind]["mean"] == pytest.approx(sum(expected) / 24, abs=1e-4)
     assert f"win_rate_over_sft/{kind}" in metrics["policies"]["dpo"]
