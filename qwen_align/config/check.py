@@ -83,7 +83,8 @@ def _inside_free_form(key: str, declared: dict[str, Any], args: dict[str, str | 
     parts = key.split(".")
     for cut in range(1, len(parts)):
         above, name = ".".join(parts[:cut]), parts[cut - 1]
-        if (above in declared and declared[above] in ({}, None)) or _is_interpolation(declared.get(above)):
+        default = declared.get(above, "")
+        if default in ({}, None) or _is_interpolation(default) or (name == "verifier" and default):
             return True
         if name in schema.fields(args.get(".".join(parts[: cut - 1])) or ""):
             return True
@@ -98,8 +99,8 @@ def _same_type(key: str, shown_as: str, value: Any, default: Any) -> None:
         raise ConfigError(f"{shown_as}: expected a number above 0; the greedy completion is measured anyway")
     if name == "top_p" and isinstance(value, (int, float)) and not 0 < value <= 1:
         raise ConfigError(f"{shown_as}: expected a number above 0 and at most 1, which draws from all tokens")
-    if default is None or value is None or _is_interpolation(default) or _is_interpolation(value):
-        return
+    if name == "verifier" or default is None or value is None or _is_interpolation(default) or _is_interpolation(value):
+        return  # a verifier is a name or a node, which `component.verifier` checks
     kind = {
         bool: "true or false",
         int: "a whole number",

@@ -43,6 +43,13 @@ def test_another_verifier_takes_its_place_in_one_line(tmp_path):
     assert [found.verifier.verify(text, row) for text in ("yes", "a long text")] == ["correct", "wellformed_wrong"]
 
 
+def test_a_verifier_with_settings_is_a_node_on_the_command_line(stages_of):
+    (*_, stage) = stages_of("method=evaluate", "data=countdown", "data.verifier={_target_: label, labels: [spam, ham]}")
+    assert data.load(stage.config["data"]).verifier.answer("no spam") == "spam"
+    with pytest.raises(ConfigError, match=r"^data\.verifier\.labels=\['spam'\]: expected at least two"):
+        stages_of("method=evaluate", "data=countdown", "data.verifier={_target_: label, labels: [spam]}")
+
+
 def test_a_column_that_the_verifier_lacks_is_named():
     found = Data(Source(prompt=["?"]), Verifier(lambda completion, answer: True, "mine"))
     with pytest.raises(
