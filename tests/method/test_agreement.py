@@ -57,10 +57,14 @@ def test_a_difference_says_where_it_is_and_what_was_answered():
     found = compared([problem([1.0, 1.0]), problem([1.0, 1.0], 3)], [[C, C], [C, W]])
     assert found["first_differences"] == [
         {
-            "problem": 1, "where": "line 3", "sample": 1, "recorded": 1.0, "ours": "wellformed_wrong",
+            "problem": 1,
+            "where": "line 3",
+            "sample": 1,
+            "recorded": 1.0,
+            "ours": "wellformed_wrong",
             "answer": "<answer>1 + 2</answer>",
         }
-    ]  # fmt: skip
+    ]
     assert list(agreement.lines(found))[-1] == (
         "  problem 1 (line 3), sample 1: recorded 1, here wellformed_wrong: <answer>1 + 2</answer>"
     )

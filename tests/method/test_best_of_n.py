@@ -4,9 +4,9 @@ import json
 
 import pytest
 import sampling
-from conftest import run_here
 from sampling import SCRIPTS, Script, job, policy, puzzle
 from tiny import TINY
+from trained import finished
 
 from qwen_align.data.local import Local
 from qwen_align.errors import ConfigError
@@ -60,7 +60,7 @@ def test_samples_are_those_of_method_evaluate(tmp_path, stages_of):
     lines = []
     for method in ("evaluate", "best_of_n"):
         (stage,) = stages_of(*TINY_POOL, f"method={method}", "method.samples=4", f"runs_dir={tmp_path}")
-        lines.append(run_folder.read_jsonl(run_here(stage) / "samples.jsonl"))
+        lines.append(run_folder.read_jsonl(finished(stage) / "samples.jsonl"))
     assert lines[0] == lines[1]
 
 
@@ -165,13 +165,13 @@ def test_killed_between_waves_it_ends_as_if_nothing_had_happened(tmp_path, stage
         )
         return stage
 
-    undisturbed = run_here(stage_in(tmp_path / "one"))
+    undisturbed = finished(stage_in(tmp_path / "one"))
     stage = stage_in(tmp_path / "two")
     with monkeypatch.context() as patch:
         patch.setattr(Transformers, "stream", stops_before_the_third)
         run.prepare(stage, afresh=False)
         assert worker.run_stage(stage.folder) == 1
-    samples = [(folder / "samples.jsonl").read_text() for folder in (undisturbed, run_here(stage))]
+    samples = [(folder / "samples.jsonl").read_text() for folder in (undisturbed, finished(stage))]
     assert samples[0] == samples[1]
 
 
@@ -219,7 +219,7 @@ def test_winners_of_a_policy_train_it_through_data_local(tmp_path, stages_of):
         "max_completion_length=28",
         "method.args.activation_checkpointing=false",
     )
-    metrics = run_folder.read_json(run_here(stage) / "metrics.json")
+    metrics = run_folder.read_json(finished(stage) / "metrics.json")
     assert metrics["train"]["steps"] == 2
     assert "evaluation" not in metrics, "the file has no held-out problems"
 

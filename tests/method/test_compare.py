@@ -4,8 +4,9 @@ import json
 
 import pytest
 import sampling
-from conftest import planned, run_here
+from conftest import planned
 from sampling import Script, job, policy, puzzle
+from trained import finished
 
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
@@ -23,7 +24,7 @@ def compared(smoke_chain):
     """The run folder of a comparison of the chain's policies, two of which are the same."""
     stages = planned("experiment=smoke", f"runs_dir={smoke_chain[0].folder.parent}", "method=compare", POLICIES)
     assert [stage.method for stage in stages if stage.state != "finished"] == ["compare"], "the policies are there"
-    return run_here(stages[-1])
+    return finished(stages[-1])
 
 
 @pytest.fixture
@@ -139,6 +140,12 @@ def test_win_rates_are_over_the_first_policy_and_for_each_kind_of_score():
 def test_one_policy_is_nothing_to_compare(stages_of):
     with pytest.raises(ConfigError, match=r"method.policies: expected at least two"):
         stages_of("experiment=quickstart", "method=compare")
+
+
+def test_without_verifier_and_reward_nothing_is_trained_first(stages_of):
+    overrides = ("data=instruct", "method=compare", 'method.policies={sft: ["method=sft"], dpo: ["method=dpo"]}')
+    with pytest.raises(ConfigError, match=r"data=instruct: has no verifier, which method=compare needs"):
+        stages_of(*overrides)
 
 
 def test_policies_of_the_command_line_stand_instead_of_the_experiments(stages_of):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import sampling
-from conftest import run_here
+from trained import finished
 
 from qwen_align.config import component
 from qwen_align.data import Data
@@ -318,7 +318,7 @@ def test_a_teacher_is_known_by_its_module_here_and_by_its_name_elsewhere(target,
 def test_the_solver_makes_demonstrations_without_a_policy(tmp_path, stages_of, monkeypatch):
     (stage,) = stages_of(*OVERRIDES, f"runs_dir={tmp_path}")
     monkeypatch.setattr("qwen_align.method.policy.load", lambda _: pytest.fail("no policy is needed"))
-    run_here(stage)
+    finished(stage)
     metrics = run_folder.read_json(stage.folder / "metrics.json")
     assert metrics["answers"]["asked"] == 36
     assert metrics["answers"]["dropped"].keys() <= {"duplicate"}
@@ -335,7 +335,7 @@ def test_a_local_policy_can_teach(tmp_path, stages_of):
         "max_completion_length=4",
     ]
     (stage,) = stages_of(*overrides, *sizes, f"runs_dir={tmp_path}")
-    run_here(stage)
+    finished(stage)
     metrics = run_folder.read_json(stage.folder / "metrics.json")
     assert metrics["teacher"] == {"generator": "transformers", "policy": "base"}
     assert metrics["answers"]["asked"] == 36
