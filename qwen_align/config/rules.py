@@ -127,8 +127,9 @@ def known_names(planned: Planned) -> None:
     """Names that TRL's trainer compares with its own only while it trains."""
     args = planned.job.method.args
     for field in _COMPARED:
-        value, known = args.get(field), source_code.compared_with(args["_target_"], field)
+        value = args.get(field)
         for name in [value] if isinstance(value, str) else value or []:
+            known = source_code.compared_with(args["_target_"], field)
             if known and name not in known:
                 raise ConfigError(
                     f"method.args.{field}={name}: expected one {'or more ' * (not isinstance(value, str))}of "

@@ -188,12 +188,9 @@ def compared_with(target: str, name: str) -> tuple[str, ...]:
     file = config.file.with_name(config.file.name.replace("_config", "_trainer")) if config else None
     if file is None or not file.is_file():
         return ()
-    found: list[str] = []
-    for node in ast.walk(tree(file)):
-        if isinstance(node, ast.Compare) and ast.unparse(node.left).rpartition(".")[2] == name:
-            values = [leaf.value for leaf in ast.walk(node.comparators[0]) if isinstance(leaf, ast.Constant)]
-            found += [value for value in values if isinstance(value, str)]
-    return tuple(dict.fromkeys(found))
+    compared = rf"\b{name} (?:==|!=|in|not in) (\"\w+\"|[\[({{][^\])}}]*)"
+    values = " ".join(re.findall(compared, file.read_text(encoding="utf-8")))
+    return tuple(dict.fromkeys(re.findall(r"\"(\w+)\"", values)))
 
 
 @lru_cache

@@ -167,8 +167,7 @@ def centred(model: RewardModel, rows: Dataset, folder: Path) -> RewardModel:
 
 
 def _scored(model: RewardModel, rows: Dataset, side: str) -> list[float]:
-    values = Reward(side, model).score(rows["prompt"][:], [text_of(answer) for answer in rows[side]], {})
-    return [cast(float, value) for value in values]
+    return model.score(rows["prompt"][:], [text_of(answer) for answer in rows[side]])
 
 
 def measure(model: RewardModel, rows: Dataset) -> dict[str, Any]:

@@ -2,20 +2,23 @@
 
 import json
 import re
+from dataclasses import asdict
 
 import pytest
 import torch
 from datasets import Dataset
 from encoders import KINDS, node_of, pairs
 from processes import resumes_exactly
+from trained import finished
 
+from qwen_align.config import job
+from qwen_align.data import Data
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion
 from qwen_align.method import pairs as pair_rows
-from qwen_align.method import reward, select
-from qwen_align.reward import to_trl
-from qwen_align.reward.model import RewardModel, _Loaded
-from qwen_align.stage import run, run_folder, worker
+from qwen_align.method import reward
+from qwen_align.reward import Reward
+from qwen_align.reward.model import Loaded, RewardModel
+from qwen_align.stage import run_folder
 
 LORA = {
     "_target_": "peft.LoraConfig",
@@ -61,10 +64,14 @@ def tiny(**settings):
 
 
 def built(config, folder, node, rows, held):
-    model = reward.build(node)
+    model = reward.build(node).function
     config["reward"] = node
     parts = Dataset.from_list(rows), Dataset.from_list(held)
-    return model, *reward.trainer_of(config, folder, model, parts)
+    return model, *reward.trainer_of(job.read("reward", config), folder, model, parts)
+
+
+def trained(config, rows, folder):
+    return reward.train(job.read("reward", config), Data(Pairs(rows)), folder)
 
 
 def in_trainer(trainer):
@@ -79,13 +86,15 @@ def in_trainer(trainer):
 def in_rloo(scorer, held):
     """The same through TRL's callable, completions as messages."""
     prompts = [row["prompt"] for row in held for _ in range(2)]
-    return to_trl([scorer])[0](prompts=prompts, completions=[row[s] for row in held for s in ("chosen", "rejected")])
+    return Reward("rm", scorer).trl()(
+        prompts=prompts, completions=[row[s] for row in held for s in ("chosen", "rejected")]
+    )
 
 
 def in_best_of_n(scorer, held):
-    """The same as method=best_of_n select=reward chooses by."""
-    pools = [[Completion(row[side][-1]["content"], 1, True) for side in ("chosen", "rejected")] for row in held]
-    return [score for pool in select.weighted([scorer], held, pools) for score in pool]
+    """The same as whoever scores texts asks for it."""
+    texts = [row[side][-1]["content"] for row in held for side in ("chosen", "rejected")]
+    return Reward("rm", scorer).score([row["prompt"] for row in held for _ in range(2)], texts, {})
 
 
 @pytest.mark.parametrize(
@@ -108,7 +117,7 @@ def test_a_pair_has_one_score_in_the_trainer_in_rloo_and_in_best_of_n_before_and
     assert len(expected) == 200 and max(expected) - min(expected) > 0.1
 
     score = RewardModel(folder="in memory", name=kind)
-    score._loaded = _Loaded(network, trainer.data_collator.args[0], 0.0)
+    score._loaded = Loaded(network, trainer.data_collator.args[0], 0.0)
     for way in (in_rloo, in_best_of_n):
         assert way(score, held) == pytest.approx(expected, abs=1e-4)
 
@@ -142,11 +151,12 @@ def test_an_adapter_trains_the_head_too_and_nothing_else_of_the_network(kind, co
 def test_it_learns_which_word_is_preferred(node, config, tmp_path):
     config["reward"] = node
     config["method"]["args"] |= {"max_steps": 40, "learning_rate": 5e-3}
-    metrics = reward.train(config, Pairs(pairs(200)), tmp_path)
+    metrics = trained(config, pairs(200), tmp_path)
     assert metrics["headline"]["mean"] > 0.9
-    assert metrics["headline"] == {"name": "pair_accuracy", "n": 20, **metrics["pairs"]["pair_accuracy"]}
-    assert metrics["pairs"]["margin"]["low"] > 0
-    assert 0.2 < metrics["pairs"]["length_baseline"]["mean"] < 0.8
+    found = metrics["pairs"]
+    assert metrics["headline"] == {"name": "pair_accuracy", "policy": None, "n": 20, **asdict(found["pair_accuracy"])}
+    assert found["margin"].low > 0
+    assert 0.2 < found["length_baseline"].mean < 0.8
     assert run_folder.read_json(tmp_path / "run.json")["data"]["preferences"]["rows"] == 200
 
 
@@ -226,27 +236,27 @@ def test_centring_makes_the_mean_score_of_the_training_pairs_zero(config, tmp_pa
     config["reward"] = tiny()
     config["method"]["center_scores"] = True
     rows = pairs(40)
-    reward.train(config, Pairs(rows), tmp_path)
+    trained(config, rows, tmp_path)
     train, _ = pair_rows.split(Dataset.from_list(rows), config["method"]["held_out"])
     scorer = RewardModel.from_run(tmp_path)
     assert run_folder.read_json(tmp_path / "model" / "reward.json")["offset"] != 0
-    scores = [score for side in ("chosen", "rejected") for score in reward._scored(scorer, train, side)]
+    scores = in_best_of_n(scorer, train)
     assert sum(scores) / len(scores) == pytest.approx(0.0, abs=1e-5)
 
 
 def test_a_model_that_tells_nothing_apart_says_so(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reward, "_COLLAPSED", 1e9)
     config["reward"] = tiny()
-    metrics = reward.train(config, Pairs(pairs(40)), tmp_path)
+    metrics = trained(config, pairs(40), tmp_path)
     assert [warning["kind"] for warning in metrics["train"]["warnings"]] == ["collapsed"]
     assert "it has collapsed and can drive nothing" in capsys.readouterr().out
 
 
 def test_what_is_no_untrained_reward_model_is_refused():
     with pytest.raises(ConfigError, match="trains one reward model"):
-        reward.build({"_target_": "qwen_align.reward.countdown.CountdownReward"})
+        reward.build({"_target_": "qwen_align.reward.length.LengthReward"})
     with pytest.raises(ConfigError, match="trains one reward model"):
-        reward.build({"deberta": tiny(), "other": tiny()})
+        reward.build({"_target_": "qwen_align.reward.several", "deberta": tiny(), "other": tiny()})
     with pytest.raises(ConfigError, match="folder=runs/x: tiny is trained already"):
         reward.build(tiny(folder="runs/x"))
 
@@ -257,13 +267,13 @@ def test_what_is_no_untrained_reward_model_is_refused():
 def test_a_field_of_trl_that_would_do_something_else_in_silence_is_refused(config, field, value):
     config["method"]["args"][field] = value
     with pytest.raises(ConfigError, match=re.escape(f"method.args.{field}={value}: set ")):
-        reward.check_args(config["method"])
+        reward.check_args(job.read("reward", config).method)
 
 
 def test_a_share_of_wrong_labels_of_a_half_is_refused(config):
     config["method"]["label_smoothing"] = 0.5
     with pytest.raises(ConfigError, match=r"label_smoothing=0.5: expected"):
-        reward.check_args(config["method"])
+        reward.check_args(job.read("reward", config).method)
 
 
 @pytest.mark.parametrize("option", ["deberta_tiny", "siamese_tiny"])
@@ -276,8 +286,7 @@ def test_a_resume_in_the_second_epoch_is_exact(option, tmp_path, stages_of):
         "method.args.learning_rate=1e-3", "method.args.logging_steps=1",
     ]  # fmt: skip
     (stage,) = stages_of(*words)
-    run.prepare(stage, afresh=False)
-    assert worker.run_stage(stage.folder) == 0
+    finished(stage)
     metrics = run_folder.read_json(stage.folder / "metrics.json")
     assert resumes_exactly(stage.folder, "checkpoint-9"), "seven steps are an epoch"
     assert run_folder.read_json(stage.folder / "metrics.json")["pairs"] == metrics["pairs"]
