@@ -8,17 +8,20 @@ from qwen_align.config import component, groups, overrides, rules, schema, sourc
 from qwen_align.config.job import Job, plain
 from qwen_align.errors import ConfigError, nearest
 
-_REFUSED = {  # TRL fields that have one home outside args
-    "output_dir": "runs_dir", "resume_from_checkpoint": "nothing: runs resume by themselves", "report_to": "tracking",
+_ELSEWHERE = {  # TRL's fields that have one home outside args; a method's own `elsewhere` has more
+    "output_dir": "runs_dir",
+    "resume_from_checkpoint": "nothing: runs resume by themselves",
+    "report_to": "tracking",
     "model_init_kwargs": "model, or reward.base for a reward model,",
-    "deepspeed": "hardware", "push_to_hub": "nothing: runs stay on this machine", "hub_token": "the environment (HF_TOKEN)",
-}  # fmt: skip
-
-
-_AT_LEAST = {  # keys of ours, of config.yaml and of the methods that sample
-    "seed": 0, "max_completion_length": 1, "problems": 1, "samples": 1, "batch_size": 1, "evaluation_problems": 1,
-    "prompts_per_step": 1, "keep": 1, "held_out_every": 1, "top_k": 0,
-}  # fmt: skip
+    "deepspeed": "hardware",
+    "push_to_hub": "nothing: runs stay on this machine",
+    "hub_token": "the environment (HF_TOKEN)",
+}
+_FROM_ONE = frozenset(
+    "max_completion_length problems samples batch_size evaluation_problems prompts_per_step keep held_out_every".split()
+)
+_FROM_ZERO = frozenset(("seed", "top_k"))
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a node"}
 
 
 def composed(config: dict[str, Any], choices: dict[str, str]) -> None:
@@ -49,13 +52,14 @@ def composed(config: dict[str, Any], choices: dict[str, str]) -> None:
 def _compare(config: dict[str, Any], declared: dict[str, Any], shown: str = "method") -> None:
     """Compare keys and values; `shown` is what the user calls the node that is compared as `method`."""
     args = {"method.args": declared.get("method.args._target_"), "adapter": declared.get("adapter._target_")}
+    elsewhere = _ELSEWHERE | declared.get("method.elsewhere", {})
     for key, value in groups.flatten(config):
         parent, _, name = key.rpartition(".")
         shown_as = f"{shown}{key.removeprefix('method')}={value}" if key.startswith("method") else f"{key}={value}"
         fields = schema.fields(args.get(parent) or "")
         if name in fields:
-            if parent == "method.args" and name in _REFUSED and value is not None:
-                raise ConfigError(f"{shown_as}: set {_REFUSED[name]} instead")
+            if parent == "method.args" and name in elsewhere and value is not None:
+                raise ConfigError(f"{shown_as}: set {elsewhere[name]} instead")
             if not _is_interpolation(value) and (wrong := schema.problem(name, value, fields[name])):
                 raise ConfigError(f"{shown_as}: {wrong}")
         elif key in declared:
@@ -93,27 +97,20 @@ def _inside_free_form(key: str, declared: dict[str, Any], args: dict[str, str | 
 
 def _same_type(key: str, shown_as: str, value: Any, default: Any) -> None:
     name = key.rpartition(".")[2]
-    if name in _AT_LEAST and isinstance(value, int) and value < _AT_LEAST[name]:
-        raise ConfigError(f"{shown_as}: expected a whole number from {_AT_LEAST[name]} on")
+    least = 1 if name in _FROM_ONE else 0 if name in _FROM_ZERO else None
+    if least is not None and isinstance(value, int) and value < least:
+        raise ConfigError(f"{shown_as}: expected a whole number from {least} on")
     if name == "temperature" and isinstance(value, (int, float)) and value <= 0:
         raise ConfigError(f"{shown_as}: expected a number above 0; the greedy completion is measured anyway")
     if name == "top_p" and isinstance(value, (int, float)) and not 0 < value <= 1:
         raise ConfigError(f"{shown_as}: expected a number above 0 and at most 1, which draws from all tokens")
     if name == "verifier" or default is None or value is None or _is_interpolation(default) or _is_interpolation(value):
         return  # a verifier is a name or a node, which `component.verifier` checks
-    kind = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        list: "a list",
-        dict: "a node",
-    }
     fits = isinstance(value, type(default)) and isinstance(value, bool) == isinstance(default, bool)
     if isinstance(default, float):
         fits = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not fits:
-        raise ConfigError(f"{shown_as}: expected {kind[type(default)]}, for example {default}")
+        raise ConfigError(f"{shown_as}: expected {_KINDS[type(default)]}, for example {default}")
 
 
 def stage(job: Job, choices: Mapping[str, str]) -> None:
@@ -126,7 +123,7 @@ def stage(job: Job, choices: Mapping[str, str]) -> None:
     for key, node in (("hardware", job.processes), ("tracking", job.tracking)):
         if source_code.is_light(node["_target_"]):
             component.construct(plain(node), key)
-    if rewards := job.reward if job.name == "reward" else job.method.get("reward"):
+    if rewards := job.reward if job.method.get("subject") else job.method.get("reward"):
         reward.check(plain(rewards))
     generator.check(plain(job.generator), job.name, choices["generator"], job.init, verifier)
     _view(job, choices)

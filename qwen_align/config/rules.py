@@ -172,6 +172,15 @@ def smoothing_of_robust(planned: Planned) -> None:
         )
 
 
+def share_of_wrong_labels(planned: Planned) -> None:
+    """Label smoothing of a reward model is a share below a half."""
+    share = planned.job.method.label_smoothing
+    if not 0 <= share < 0.5:
+        raise ConfigError(
+            f"method.label_smoothing={share}: expected the share of wrong labels, at least 0 and below 0.5"
+        )
+
+
 def mismatched_rows(planned: Planned) -> None:
     """KTO's KL term pairs the prompts in memory with each other's answers, in an order that stays."""
     args = planned.job.method.args

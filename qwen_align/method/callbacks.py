@@ -23,7 +23,6 @@ from transformers import (
 
 from qwen_align.config.job import Job
 from qwen_align.data import Data
-from qwen_align.errors import ConfigError
 from qwen_align.generator import Sampling, sample
 from qwen_align.generator.transformers import Transformers
 from qwen_align.method import audit, faults
@@ -158,10 +157,6 @@ class HeldOut(TrainerCallback):
 
     def __init__(self, job: Job, data: Data, note: Callable[[str, float], None]) -> None:
         self.every, self.note = job.method.held_out_every, note
-        if self.every is not None and (type(self.every) is not int or self.every < 1):
-            raise ConfigError(
-                f"method.held_out_every={self.every}: expected a whole number of steps from 1 on, or null"
-            )
         self.drawing = Sampling(1, 0.0, job.max_completion_length, job.seed)
         self.verifier, self.rows = data.verifier, []
         if self.every and self.verifier and "evaluation" in data.views:

@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from omegaconf import DictConfig
 from peft import LoraConfig, PeftModel, TaskType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RewardTrainer
@@ -30,18 +29,13 @@ from qwen_align.errors import ConfigError
 from qwen_align.method import pairs
 from qwen_align.method.fit import adapter, arguments, fit, free_memory
 from qwen_align.metric import interval
-from qwen_align.reward import Reward, text_of
 from qwen_align.reward import model as reward_model
+from qwen_align.reward import text_of
 from qwen_align.reward.encode import flatten
 from qwen_align.reward.model import RewardModel
 from qwen_align.reward.network import fresh, pair_encoder, saved_tokenizer
 from qwen_align.stage import run_folder
 
-_ELSEWHERE = {  # fields of RewardConfig that would quietly do something else here
-    "max_length": "reward.max_length", "label_smoothing_factor": "method.label_smoothing", "model_init_kwargs": "reward.base",
-    "chat_template_path": "nothing: prompts are flattened", "eos_token": "nothing: the frame is the tokenizer's own",
-    "pad_token": "nothing: it is the tokenizer's own", "remove_unused_columns": "nothing: the columns are ours",
-}  # fmt: skip
 _COLLAPSED = 1e-4  # standard deviation of scores below which nothing is told apart
 _CENTRED_ON = 1000  # training pairs that the mean score is taken of, at most
 
@@ -77,9 +71,12 @@ def adapter_for(peft: LoraConfig | None, network: PreTrainedModel) -> LoraConfig
 
 
 def save(
-    model: RewardModel, network: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path,
+    model: RewardModel,
+    network: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
     probes: Sequence[list[dict[str, str]]] = (),
-) -> None:  # fmt: skip
+) -> None:
     """Save a plain model folder with the settings of scoring beside it; an adapter is merged in and also kept in adapter/.
 
     Raises:
@@ -100,34 +97,14 @@ def save(
         )
 
 
-def build(node: Mapping[str, Any]) -> Reward:
-    """The reward model that is to be trained.
-
-    Raises:
-        ConfigError: a reward that isn't one, or is trained already.
-    """
-    one, *others = reward.build(node)
-    model = one.function
-    if others or not isinstance(model, RewardModel):
+def build(node: Mapping[str, Any]) -> RewardModel:
+    """The reward model that is to be trained; ConfigError for a reward that isn't one."""
+    model = reward.build(node)[0].function
+    if not isinstance(model, RewardModel):
         raise ConfigError(
             "reward: method=reward trains one reward model; expected reward=deberta, distilbert or minilm"
         )
-    if model.base is None or model.folder is not None:
-        raise ConfigError(
-            f"reward.folder={model.folder}: {one.name} is trained already; expected reward.folder=null and a reward.base"
-        )
-    return one
-
-
-def check_args(method: DictConfig) -> None:
-    """Raise ConfigError for settings that would quietly do something else."""
-    for name, home in _ELSEWHERE.items():
-        if method.args.get(name) is not None:
-            raise ConfigError(f"method.args.{name}={method.args[name]}: set {home} instead")
-    if not 0 <= method.label_smoothing < 0.5:
-        raise ConfigError(
-            f"method.label_smoothing={method.label_smoothing}: expected the share of wrong labels, 0 to 0.5"
-        )
+    return model
 
 
 def trainer_of(job: Job, folder: Path, model: RewardModel, rows: tuple[Dataset, Dataset]) -> Any:
@@ -189,8 +166,7 @@ def measure(model: RewardModel, rows: Dataset) -> dict[str, Any]:
 
 def train(job: Job, data: Data, folder: Path) -> dict[str, Any]:
     """Train the configured reward model on the preferences view, then measure what was saved on held-out pairs."""
-    method, model = job.method, cast(RewardModel, build(plain(job.reward)).function)
-    check_args(method)
+    method, model = job.method, build(plain(job.reward))
     rows = data.rows("preferences")
     run_folder.record_view(folder, "preferences", rows)
     parts = pairs.split(rows, method.held_out)

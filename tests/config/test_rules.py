@@ -153,3 +153,28 @@ def test_a_users_own_rule_is_asked_by_file(stages_of, tmp_path):
     rule = f"method.checks=[whole_batch,{tmp_path}/mine.py:even_seeds]"
     assert stages_of("data=countdown", rule, "seed=2")
     assert refused(stages_of, "data=countdown", rule, "seed=3") == "seed=3: expected an even one"
+
+
+REWARD = ("method=reward", "reward=deberta", "data=hh_rlhf")
+
+
+@pytest.mark.parametrize(
+    ("field", "instead"),
+    [
+        ("max_length=64", "reward.max_length"),
+        ("label_smoothing_factor=0.1", "method.label_smoothing"),
+        ("eos_token=x", "nothing"),
+    ],
+)
+def test_a_field_of_trl_that_a_reward_model_takes_from_elsewhere_names_its_home(stages_of, field, instead):
+    assert refused(stages_of, *REWARD, f"method.args.{field}").startswith(f"method.args.{field}: set {instead}")
+
+
+def test_a_share_of_wrong_labels_of_a_half_is_refused(stages_of):
+    assert refused(stages_of, *REWARD, "method.label_smoothing=0.5").startswith("method.label_smoothing=0.5: expected")
+
+
+@pytest.mark.parametrize("every", ["0", "-1", "2.5", "true"])
+def test_a_number_of_steps_that_is_none_is_refused(stages_of, every):
+    message = refused(stages_of, "method=rloo", "data=countdown", f"method.held_out_every={every}")
+    assert "expected a whole number" in message
