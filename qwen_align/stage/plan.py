@@ -85,20 +85,17 @@ class Stage:
     @contextmanager
     def buildable(self) -> Iterator[Job]:
         """Its settings, with an empty file in place of each that another stage is to write: components look for their files."""
-        folders = [str(other.folder) for other in self.parents.others if other.state != "finished"]
-        if not folders:
-            yield self.job
-            return
+        folders = tuple(f"{other.folder}/" for other in self.parents.others if other.state != "finished")
         with TemporaryDirectory() as temporary:
 
             def stand_in(text: str) -> str:
-                if not any(text.startswith(f"{folder}/") for folder in folders):
+                if not text.startswith(folders):
                     return text
                 path = Path(temporary) / Path(text).name
                 path.touch()
                 return str(path)
 
-            yield read(self.method, fingerprint.replaced(self.config, stand_in))
+            yield read(self.method, fingerprint.replaced(self.config, stand_in)) if folders else self.job
 
     def needed(self) -> "list[Stage]":
         """Every stage that has to be finished before this one, the earliest first."""
@@ -106,13 +103,13 @@ class Stage:
         return list(dict.fromkeys(found))
 
 
-def _finished_run(key: str, path: Path) -> dict[str, Any]:
-    """run.json of a run folder that the user names.
+def _existing(key: str, path: Path) -> Stage:
+    """A finished run folder that the user names.
 
     Raises:
         ConfigError: that run is of another format, or has not finished.
     """
-    manifest: dict[str, Any] = run_folder.read_json(path / "run.json")
+    manifest = run_folder.read_json(path / "run.json")
     if (number := manifest.get("format", 1)) != run_folder.FORMAT:
         raise ConfigError(
             f"{key}={path}: a run folder of format {number}, and this version reads format {run_folder.FORMAT}; its model can "
@@ -120,23 +117,17 @@ def _finished_run(key: str, path: Path) -> dict[str, Any]:
         )
     if manifest["state"] != "finished":
         raise ConfigError(f"{key}={path}: that run is {manifest['state']}; expected a finished one")
-    return manifest
-
-
-def _existing(path: Path) -> Stage:
-    """A run folder that the user names as the start."""
-    manifest = _finished_run("init", path)
-    if not (path / "model").is_dir():
-        raise ConfigError(
-            f"init={path}: that run ({manifest['method']}) made no policy; expected one of a training method"
-        )
-    parent = manifest["parents"]["init"]
-    init = _existing(Path(parent)) if parent and (Path(parent) / "run.json").is_file() else None
+    parent = Path(manifest["parents"]["init"] or "")
+    init = _existing(key, parent) if (parent / "run.json").is_file() else None
     return Stage(manifest["method"], {}, path, manifest["fingerprint"], manifest["choices"], Parents(init))
 
 
-def _is_hub_name(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+def _makers(product: str) -> list[str]:
+    """The methods that train a policy, or a reward."""
+    methods = {name: groups.read("method", name) for name in groups.options("method")}
+    return [
+        n for n, node in methods.items() if node.get("kind") == "train" and node.get("subject", "policy") == product
+    ]
 
 
 class _Resolver:
@@ -171,33 +162,40 @@ class _Resolver:
             config.pop(key, None)
         self.resolving.append(method)
         start, init = self._start(str((config["init"] if policies is not None else None) or config["method"]["init"]))
-        made = self._made() | ({start: init.fingerprint} if init else {})
-        rewards = self._rewards(config, made)
+        rewards = self._rewards(config)
         self.resolving.pop()
         config["init"] = start
         if init:
             config["ancestors"] = [{"method": s.method, "folder": str(s.folder)} for s in [*init.lineage, init]]
         if policies:
             config["method"]["policies"] = {name: str(stage.folder) for name, stage in policies.items()}
-        made |= self._made()
+        made = {
+            str(s.folder): s.fingerprint for s in (*self.known, *self.order, *rewards.values(), *filter(None, [init]))
+        }
         mark = fingerprint.of(config, method, made.get(start, start), made)
         parents = Parents(init, rewards, policies or {}, tuple(self._named_in(config)))
         return self._once(Stage(method, config, self._folder(method, config, mark), mark, self.choices, parents))
 
-    def _made(self) -> dict[str, str]:
-        """folder -> fingerprint of all stages so far."""
-        return {str(stage.folder): stage.fingerprint for stage in (*self.known, *self.order)}
+    def _run_at(self, key: str, path: Path, product: str) -> Stage | None:
+        """The run of a folder that a key names, of this plan or an earlier one; None where it is no run folder.
 
-    def _planned(self, path: Path) -> Stage | None:
-        return next((stage for stage in (*self.known, *self.order) if stage.folder == path), None)
+        Raises:
+            ConfigError: it made something else, or `_existing` says no.
+        """
+        found = next((stage for stage in (*self.known, *self.order) if stage.folder == path), None)
+        if found is None and (path / "run.json").is_file():
+            found = _existing(key, path)
+        if found and found.method not in (makers := _makers(product)):
+            raise ConfigError(
+                f"{key}={path}: that run ({found.method}) made no {product}; expected one of method={', '.join(makers)}"
+            )
+        return found
 
     def _named_in(self, config: dict[str, Any]) -> Iterator[Stage]:
         """The stages whose files a job's data, model or generator is made of."""
         node = {key: config[key] for key in ("data", "model", "generator")}
         texts = [value for _, value in groups.flatten(node) if isinstance(value, str)]
-        for stage in self.known:
-            if any(text.startswith(f"{stage.folder}/") for text in texts):
-                yield stage
+        yield from (s for s in self.known if any(text.startswith(f"{s.folder}/") for text in texts))
 
     def _once(self, stage: Stage) -> Stage:
         found = next((s for s in (*self.known, *self.order) if s.fingerprint == stage.fingerprint), stage)
@@ -219,91 +217,61 @@ class _Resolver:
             stage = self.stage(start)
             return str(stage.folder), stage
         path = Path(start).expanduser().resolve()
-        if stage := self._planned(path):
-            if stage.job.trains and not stage.trains_reward:
-                return str(path), stage
-            raise ConfigError(f"init={start}: that stage ({stage.method}) makes no policy")
-        if (path / "run.json").is_file():
-            return str(path), _existing(path)
+        if run := self._run_at("init", path, "policy"):
+            return str(path), run
         if (path / "config.json").is_file():
             return str(path), None
-        if _is_hub_name(start) and not path.exists():
-            return start, None
+        if start.count("/") == 1 and not start.startswith((".", "/", "~")) and not path.exists():
+            return start, None  # a Hub name
         known = ["base", *groups.options("method")]
         raise ConfigError(
             f"init={start}: expected one of {', '.join(known)}, a run folder, a model folder or a Hub name like org/model"
             f"{nearest(start, known)}"
         )
 
-    def _rewards(self, config: dict[str, Any], made: dict[str, str]) -> dict[str, Stage]:
-        """The stages that train the reward models of a stage; their folders go into its settings.
-
-        `made` gets the fingerprints of finished runs that the user names.
-        """
+    def _rewards(self, config: dict[str, Any]) -> dict[str, Stage]:
+        """The stages of a stage's trained reward models; their folders go into its settings."""
         if fingerprint.trains_reward(config["method"]):
             _check_trainable(config["reward"])
             return {}
         found: dict[str, Stage] = {}
-        for name, node in _nodes(config["method"].get("reward")).items():
-            if "folder" not in node:
-                continue
-            if node["folder"] is None:
-                found[name] = self.stage(_reward_method(), reward_node=node | {"name": name})
-                node["folder"] = str(found[name].folder)
-                continue
-            path = Path(node["folder"]).expanduser().resolve()
-            if path.exists() or self._planned(path):
-                node["folder"] = str(path)
-            if planned := self._planned(path):
-                found[name] = planned
-            elif (path / "run.json").is_file():
-                manifest = _finished_run("reward.folder", path)
-                made[str(path)] = manifest["fingerprint"]
-                _check_reward_run(path, manifest["method"], name)
-            elif path.is_dir() and not (path / "config.json").is_file():
-                raise ConfigError(f"reward.folder={path}: neither a run folder nor a model folder")
-        for name, stage in found.items():
-            _check_reward_run(stage.folder, stage.method, name)
+        node = config["method"].get("reward")
+        for name in reward.nodes(node):
+            part = node[name] if node["_target_"] == reward.SEVERAL else node
+            if part.get("folder", "") is None:
+                found[name] = self.stage(_makers("reward")[0], reward_node=part | {"name": name})
+                part["folder"] = str(found[name].folder)
+            elif part.get("folder"):
+                path = Path(part["folder"]).expanduser().resolve()
+                if run := self._run_at("reward.folder", path, "reward"):
+                    found[name] = run
+                elif path.is_dir() and not (path / "config.json").is_file():
+                    raise ConfigError(f"reward.folder={path}: neither a run folder nor a model folder")
+                part["folder"] = str(path) if run or path.exists() else part["folder"]
         return found
 
 
-def _nodes(node: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """As reward.nodes, the nodes themselves: what is set in them is set in the config."""
-    if not node:
-        return {}
-    several = node["_target_"] == reward.SEVERAL
-    return {name: node[name] if several else node for name in reward.nodes(node)}
-
-
-def _reward_method() -> str:
-    """The method that trains the group `reward`."""
-    return next(m for m in groups.options("method") if fingerprint.trains_reward(groups.read("method", m)))
-
-
-def _check_reward_run(path: Path, method: str, name: str) -> None:
-    if not fingerprint.trains_reward(groups.read("method", method)):
-        raise ConfigError(
-            f"reward.folder={path}: that run is of method={method}; expected one of method={_reward_method()}, or "
-            f"reward.folder=null to train {name} first"
-        )
-
-
 def _check_trainable(node: dict[str, Any]) -> None:
+    """Raise ConfigError unless there is one reward, with a base to train from and no folder where it is trained already."""
     having = [option for option in groups.options("reward") if groups.read("reward", option).get("base")]
-    names = reward.nodes(node)
-    wrong = "several rewards are trained one by one" if len(names) != 1 else ""
-    if "base" not in next(iter(names.values()), {}):
+    parts = reward.nodes(node)
+    first = next(iter(parts.values()), {})
+    wrong = "several rewards are trained one by one" if len(parts) != 1 else ""
+    if "base" not in first:
         wrong = "is a function, there is nothing to train"
-    elif not wrong and names[next(iter(names))]["folder"] is not None:
-        wrong = f"folder={node['folder']} is trained already"
+    elif not wrong and first["folder"] is not None:
+        wrong = f"folder={first['folder']} is trained already"
     if wrong:
-        raise ConfigError(f"reward={'+'.join(names)}: {wrong}; expected one of {', '.join(having)}")
+        raise ConfigError(f"reward={'+'.join(parts)}: {wrong}; expected one of {', '.join(having)}")
 
 
 def resolve(
-    job: DictConfig, choices: dict[str, str], settings_of: MethodSettings, policies: dict[str, Stage] | None = None,
+    job: DictConfig,
+    choices: dict[str, str],
+    settings_of: MethodSettings,
+    policies: dict[str, Stage] | None = None,
     known: Sequence[Stage] = (),
-) -> list[Stage]:  # fmt: skip
+) -> list[Stage]:
     """The stages of a job in the order they run, the asked-for one last.
 
     Args:

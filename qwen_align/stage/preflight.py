@@ -54,7 +54,7 @@ def _models(stage: Stage) -> Iterator[Model]:
         if isinstance(folder := node.get("folder"), str):
             advice = "reward.folder=FOLDER takes a local folder"
             yield from _there(Model("reward.folder", folder, node.get("revision"), advice), stage)
-    if not _loads_a_policy(job):
+    if not loads_a_policy(job):
         return
     if compared := job.method.get("policies"):
         for name, folder in compared.items():
@@ -80,8 +80,8 @@ def _there(wanted: Model, stage: Stage) -> Iterator[Model]:
     yield replace(wanted, name=str(folder / "model"), saved=True) if finished else wanted
 
 
-def _loads_a_policy(job: Job) -> bool:
-    """Not with a teacher that is no policy of ours."""
+def loads_a_policy(job: Job) -> bool:
+    """Whether completions come from a policy of ours; not with a teacher behind an endpoint, a solver or a file."""
     source = job.generator.get("_target_")
     if job.trains or not source or not source_code.is_light(source):
         return True

@@ -10,7 +10,8 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from omegaconf import OmegaConf
@@ -33,12 +34,12 @@ class StageFailed(Exception):
 
 @dataclass
 class _Running:
-    """A stage whose processes run, under its lock."""
+    """A stage whose processes run."""
 
     stage: Stage
     child: Child
-    lock: int
     began: float  # as if earlier launches had ended just before this one
+    held: ExitStack  # the folder's lock
 
 
 def prepare(stage: Stage, afresh: bool, command: str = "") -> None:
@@ -67,46 +68,43 @@ def prepare(stage: Stage, afresh: bool, command: str = "") -> None:
     )
 
 
-def _failure(stage: Stage, code: int) -> StageFailed:
+def _failure(stage: Stage, label: str, code: int) -> StageFailed:
     """What to say of a stage that ended with this exit code."""
     manifest = run_folder.read_json(stage.folder / "run.json")
     log = short_path(stage.folder / "log.txt")
     if code == USER_ERROR:
-        return StageFailed(manifest.get("error") or f"{stage.method} stopped, see {log}", code)
+        return StageFailed(manifest.get("error") or f"{label} stopped, see {log}", code)
     saved = run_folder.checkpoints(stage.folder)
     drawn = any((stage.folder / name).is_file() for name in ("completions.jsonl", "answers.jsonl", "reference.jsonl"))
     again = "goes on with what is there" if drawn else "begins this stage again"
     again = f"goes on from step {saved[-1].name.rpartition('-')[2]}" if saved else again
     if code == INTERRUPTED:
-        return StageFailed(f"{stage.method} was interrupted; the same command {again}", code)
+        return StageFailed(f"{label} was interrupted; the same command {again}", code)
     if code < 0:
         run_folder.update(stage.folder, state="interrupted", error=f"ended by signal {-code}")
-        return StageFailed(f"{stage.method} was ended by signal {-code}; the same command {again}", 1)
-    return StageFailed(
-        f"{stage.method} failed: {manifest.get('error', f'exit code {code}')}; the whole story is in {log}", 1
-    )
+        return StageFailed(f"{label} was ended by signal {-code}; the same command {again}", 1)
+    return StageFailed(f"{label} failed: {manifest.get('error', f'exit code {code}')}; the whole story is in {log}", 1)
 
 
-def _no_room(stage: Stage, error: OSError) -> StageFailed:
+def _no_room(stage: Stage, label: str, error: OSError) -> StageFailed:
     """A full disk, or a folder that can no longer be written."""
     saved = run_folder.checkpoints(stage.folder)
     kept = f"{saved[-1].name} stays" if saved else "nothing of this stage is saved yet"
     why = f"{error.strerror or error} ({error.filename or short_path(stage.folder)})"
-    return StageFailed(f"{stage.method} stopped: {why}; {kept}, finished stages too", 1)
+    return StageFailed(f"{label} stopped: {why}; {kept}, finished stages too", 1)
 
 
 class _Schedule:
     """Which stages wait, run and have ended; `ended` says how, by fingerprint, and `failures` why."""
 
     def __init__(self, stages: Sequence[Stage], afresh: Stage | None, workers: int, command: str) -> None:
-        self.waiting = list(stages)
+        self.waiting, self.labels = list(stages), summary.labels(stages)
         self.afresh, self.workers, self.command = afresh, workers, command
         self.running: dict[int, _Running] = {}
         self.ended: dict[str, str] = {}
         self.failures: list[StageFailed] = []
-        self.locked_out: set[str] = set()  # stages whose folder another process holds
-        self.selector = selectors.DefaultSelector()
-        self.signals = launch.Signals()
+        self.locked_out: set[Stage] = set()  # another process holds their folders
+        self.selector, self.signals = selectors.DefaultSelector(), launch.Signals()
         missing = sum(stage.state != "finished" or stage is afresh for stage in stages)
         self.bar = tqdm(total=missing, unit="stage", disable=workers == 1 or not missing)
 
@@ -119,10 +117,11 @@ class _Schedule:
         with self.signals, self.bar:
             while self.waiting or self.running:
                 for stage in self._ready():
-                    self._start(stage)
+                    with self._failures_of(stage):
+                        self._start(stage)
                 for key, _ in self.selector.select(timeout=1.0 if self.locked_out else None) if self.running else ():
                     if not self.running[key.fd].child.copy_output():
-                        self._end(key.fd)
+                        self._end(self.running.pop(key.fd))
                 if self.signals.asked:
                     self.waiting.clear()
         if self.signals.asked and not self.failures:
@@ -134,79 +133,74 @@ class _Schedule:
         ready = [stage for stage in self.waiting if not open_.intersection(stage.parents.all())]
         return ready[: self.workers - len(self.running)]
 
+    @contextmanager
+    def _failures_of(self, stage: Stage) -> Iterator[None]:
+        """Keep what is raised as the failure of a stage; what needs that stage can't run."""
+        try:
+            yield
+        except StageFailed as failure:
+            self.failures.append(failure)
+        except ConfigError as error:
+            self.failures.append(StageFailed(str(error), USER_ERROR))
+        except OSError as error:
+            self.failures.append(_no_room(stage, self.labels[stage], error))
+        else:
+            return
+        self.ended[stage.fingerprint] = stage.state
+        self.waiting = [other for other in self.waiting if other is not stage and stage not in other.needed()]
+
     def _start(self, stage: Stage) -> None:
         """Begin a stage, or reuse it; later, where another process holds its folder and others of ours run."""
-        try:
-            lock = run_folder.lock(stage.folder, wait=False)
-            if lock is None and stage.fingerprint not in self.locked_out:
-                run_folder.say_who_holds(stage.folder)
-                self.locked_out.add(stage.fingerprint)
-            if lock is None and self.running:
-                return
-            lock = run_folder.lock(stage.folder) if lock is None else lock
-            assert lock is not None
-            self.locked_out.discard(stage.fingerprint)
-            self.waiting.remove(stage)
+        lock = run_folder.lock(stage.folder, wait=False)
+        if lock is None and stage not in self.locked_out:
+            run_folder.print_owner(stage.folder)
+            self.locked_out.add(stage)
+        if lock is None and self.running:
+            return
+        lock = run_folder.lock(stage.folder) if lock is None else lock
+        assert lock is not None
+        self.locked_out.discard(stage)
+        self.waiting.remove(stage)
+        with ExitStack() as held:
+            held.callback(os.close, lock)
             if stage.state == "finished" and stage is not self.afresh:
                 self.ended[stage.fingerprint] = "reused"
-                os.close(lock)
             else:
-                self._launch(stage, lock)
-        except ConfigError as error:
-            self._fail(stage, StageFailed(str(error), USER_ERROR))
-        except OSError as error:
-            self._fail(stage, _no_room(stage, error))
+                child, began = self._launch(stage, lock)
+                self.running[child.fileno()] = _Running(stage, child, began, held.pop_all())
 
-    def _launch(self, stage: Stage, lock: int) -> None:
+    def _launch(self, stage: Stage, lock: int) -> tuple[Child, float]:
         afresh = stage is self.afresh
         before = 0.0 if afresh else run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
         began = time.time()
-        try:
-            prepare(stage, afresh, self.command)
-            if self.workers == 1:
-                print(f"== {stage.method} -> {short_path(stage.folder)}", flush=True)
-            child = Child(stage.folder, stage.job.hardware, lock, shown=self.workers == 1)
-        except BaseException:
-            os.close(lock)
-            raise
+        prepare(stage, afresh, self.command)
+        if self.workers == 1:
+            print(f"== {stage.method} -> {short_path(stage.folder)}", flush=True)
+        child = Child(stage.folder, stage.job.hardware, lock, shown=self.workers == 1)
         self.signals.children.append(child)
-        self.running[child.fileno()] = _Running(stage, child, lock, began - before)
         self.selector.register(child, selectors.EVENT_READ)
+        return child, began - before
 
-    def _end(self, descriptor: int) -> None:
+    def _end(self, running: _Running) -> None:
         """Take in how a stage ended."""
-        running = self.running.pop(descriptor)
         stage, child = running.stage, running.child
         self.selector.unregister(child)
-        code = child.wait()
+        code, seconds = child.wait(), time.time() - running.began
         self.signals.children.remove(child)
-        try:
-            manifest = run_folder.update(stage.folder, seconds=round(time.time() - running.began, 1))
-            if not code and manifest["state"] != "finished":
-                log = short_path(stage.folder / "log.txt")
-                raise ConfigError(f"{stage.method} ended without a result; see {log}")
-            if not code and not stage.config["checkpoints"]["after"]:
-                shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
-            self.ended[stage.fingerprint] = "finished"
+        with running.held, self._failures_of(stage):
+            manifest = run_folder.update(stage.folder, seconds=round(seconds, 1))
             if code:
-                self._fail(stage, _failure(stage, code))
-        except ConfigError as error:
-            self._fail(stage, StageFailed(str(error), USER_ERROR))
-        except OSError as error:
-            self._fail(stage, _no_room(stage, error))
-        finally:
-            os.close(running.lock)
-        self.bar.update(not code)
+                raise _failure(stage, self.labels[stage], code)
+            if manifest["state"] != "finished":
+                log = short_path(stage.folder / "log.txt")
+                raise ConfigError(f"{self.labels[stage]} ended without a result; see {log}")
+            self.ended[stage.fingerprint] = "finished"
+            self.bar.update()
+            if not stage.config["checkpoints"]["after"]:
+                shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
         if self.workers > 1:
-            took = duration(time.time() - running.began)
-            state = self.ended[stage.fingerprint]
-            self.bar.write(f"{stage.label}: {state} after {took}, {short_path(stage.folder)}", file=sys.stdout)
-
-    def _fail(self, stage: Stage, failure: StageFailed) -> None:
-        """Remember a failure; what needs that stage can't run."""
-        self.failures.append(failure)
-        self.ended[stage.fingerprint] = stage.state
-        self.waiting = [s for s in self.waiting if s is not stage and stage not in s.needed()]
+            line = f"{self.labels[stage]}: {self.ended[stage.fingerprint]} after {duration(seconds)}"
+            self.bar.write(f"{line}, {short_path(stage.folder)}", file=sys.stdout)
 
 
 def execute(stages: list[Stage], force: bool, overrides: list[str], workers: int = 1) -> None:

@@ -166,8 +166,8 @@ def lock(folder: Path, wait: bool = True) -> int | None:
     return descriptor
 
 
-def say_who_holds(folder: Path) -> None:
-    """Say that another process holds a folder's lock and is waited for."""
+def print_owner(folder: Path) -> None:
+    """Print which process holds a folder's lock and is waited for."""
     owner = (folder / ".lock").read_text(encoding="utf-8").strip()
     print(f"{short_path(folder)} is in use by process {owner}; waiting for it", flush=True)
 
@@ -177,7 +177,7 @@ def locked(folder: Path) -> Iterator[int]:
     """Hold a folder's lock, waiting for another owner; gives its descriptor."""
     descriptor = lock(folder, wait=False)
     if descriptor is None:
-        say_who_holds(folder)
+        print_owner(folder)
         descriptor = lock(folder)
     assert descriptor is not None
     try:

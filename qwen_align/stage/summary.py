@@ -1,12 +1,20 @@
 """What the terminal says about a plan: what it will do and take, how its stages ended, and the command that comes next."""
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-from qwen_align.stage import forecast, run_folder
+from qwen_align.stage import forecast, preflight, run_folder
 from qwen_align.stage.plan import Stage
 from qwen_align.stage.text import duration, short_path, table
+
+
+def labels(stages: Sequence[Stage]) -> dict[Stage, str]:
+    """What each stage of a plan is called: its label, and where several have the same one the policy that it makes."""
+    counted = Counter(stage.label for stage in stages)
+    policies = {stage: name for name, stage in stages[-1].parents.policies.items()}
+    named = {stage: name for stage, name in policies.items() if counted[stage.label] > 1}
+    return {stage: f"{stage.label} of {named[stage]}" if stage in named else stage.label for stage in stages}
 
 
 def print_plan(stages: list[Stage]) -> None:
@@ -18,11 +26,11 @@ def print_plan(stages: list[Stage]) -> None:
 
 def _stages(stages: Sequence[Stage]) -> str:
     rows = [("stage", "will", "starts from", "run folder")]
-    for stage in stages:
+    for stage, label in labels(stages).items():
         done = {"finished": "be reused", "missing": "run", "planned": "run"}.get(stage.state, "resume")
         init, compared = stage.parents.init, len(stage.parents.policies)
         start = init.method if init else f"{compared} policies" if compared else stage.config["init"]
-        rows.append((stage.label, done, start, short_path(stage.folder)))
+        rows.append((label, done, start, short_path(stage.folder)))
     return table(rows)
 
 
@@ -44,8 +52,8 @@ def _rows(comparison: Stage) -> str:
 
 
 def _counted(stages: Sequence[Stage]) -> list[str]:
-    labels = [stage.label for stage in stages]
-    return [label if (n := labels.count(label)) == 1 else f"{n} x {label}" for label in dict.fromkeys(labels)]
+    counted = Counter(stage.label for stage in stages)
+    return [label if n == 1 else f"{n} x {label}" for label, n in counted.items()]
 
 
 def forecast_lines(stages: Sequence[Stage]) -> list[str]:
@@ -59,7 +67,10 @@ def forecast_lines(stages: Sequence[Stage]) -> list[str]:
         lines.setdefault(_figures(found), []).append(stage)
         rates.setdefault(found.rate, []).append(stage.label)
         notes += forecast.shortage(stage, found)
-    rows: list[tuple[str, ...]] = [("stage", "updates", "epochs", "an update", "tokens", "memory", "disk", "time")]
+    each = " each" if len(lines) < sum(map(len, lines.values())) else ""
+    rows: list[tuple[str, ...]] = [
+        ("stage", "updates", "epochs", "an update", "tokens", "memory", "disk", f"time{each}")
+    ]
     rows += [(", ".join(_counted(same)), *figures) for figures, same in lines.items()]
     times = [
         f"time {rate}{': ' + ', '.join(dict.fromkeys(labels)) if len(rates) > 1 else ''}"
@@ -98,22 +109,27 @@ def headline(stage: Stage) -> str:
 def results(stages: Sequence[Stage], ended: dict[str, str]) -> str:
     """How each stage ended: by fingerprint what was done, else what its folder says."""
     rows = [("stage", "state", "time", "result", "run folder")]
-    for stage in stages:
+    for stage, label in labels(stages).items():
         seconds = run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
         state = ended.get(stage.fingerprint, stage.state)
-        rows.append((stage.label, state, duration(seconds), headline(stage), short_path(stage.folder)))
+        rows.append((label, state, duration(seconds), headline(stage), short_path(stage.folder)))
     return table(rows)
 
 
 def next_command(last: Stage, overrides: Sequence[str]) -> str:
     """The command that people go on with: the method's `next`, with {folder} and {best} in place of run folders."""
-    dropped = ["method", "init", "plan", "force"]
-    if last.choices.get("generator") == "recorded":  # a stage that trains measures its own policy
-        dropped.append("generator")
-    kept = [text for text in overrides if text.partition("=")[0].partition(".")[0] not in dropped]
+    dropped, kept = {"method", "plan", "force"}, []
+    if not preflight.loads_a_policy(last.job):
+        dropped.add("generator")  # a stage that trains measures its own policy
+    for text in overrides:
+        group = text.partition("=")[0].partition(".")[0]
+        if group == "init" or text.startswith("method."):  # of a stage on the way from now on
+            kept.append(f"stages.{last.method}.{text.removeprefix('method.')}")
+        elif group not in dropped:
+            kept.append(text)
     places = {"folder": short_path(last.folder), "best": short_path(_best(last).folder)}
-    following: list[Any] = last.config["method"].get("next") or []
-    return shlex.join(["python", "-m", "qwen_align", *kept, *(text.format_map(places) for text in following)])
+    following = [text.format_map(places) for text in last.config["method"].get("next") or []]
+    return shlex.join(["python", "-m", "qwen_align", *kept, *following])
 
 
 def _best(last: Stage) -> Stage:

@@ -59,10 +59,11 @@ def test_a_trained_reward_model_that_is_named_is_not_trained(stages_of, tmp_path
     run = tmp_path / "rm"
     run.mkdir()
     record = {"format": run_folder.FORMAT, "method": "reward", "state": "finished", "fingerprint": "abc"}
+    record |= {"choices": {}, "parents": {"init": None}}
     (run / "run.json").write_text(json.dumps(record))
     assert methods(stages_of(*RLOO, "reward=deberta_tiny", f"reward.folder={run}")) == ["sft", "rloo (deberta_tiny)"]
     (run / "run.json").write_text(json.dumps(record | {"method": "sft"}))
-    with pytest.raises(ConfigError, match=r"that run is of method=sft; expected one of method=reward, or"):
+    with pytest.raises(ConfigError, match=r"that run \(sft\) made no reward; expected one of method=reward"):
         stages_of(*RLOO, "reward=deberta_tiny", f"reward.folder={run}")
     (run / "run.json").write_text(json.dumps(record | {"state": "failed"}))
     with pytest.raises(ConfigError, match=r"reward.folder=.* that run is failed; expected a finished one"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -131,7 +132,7 @@ def test_side_by_side_output_is_in_the_logs_and_the_terminal_has_a_line_a_stage(
     run.execute([one, other, compare], force=False, overrides=[], workers=2)
     out, bar = capfd.readouterr()
     assert "output of seed" not in out
-    assert out.count("sft: finished after ") == 2
+    assert re.findall(r"sft of sft, seed \d: finished after", out) and "compare: finished after" in out
     assert "3/3" in bar
     assert (one.folder / "log.txt").read_text() == "output of seed 1\n"
 
@@ -145,7 +146,7 @@ def test_one_at_a_time_the_output_is_on_the_terminal_too(stages_of, worker, capf
 @pytest.mark.parametrize("workers", [1, 2])
 def test_one_that_fails_ends_no_other_but_what_needs_it(stages_of, worker, capsys, workers):
     bad, good, compare = stages_of(*policies(9, 1))
-    with pytest.raises(StageFailed, match="sft failed: boom; the whole story is in ") as caught:
+    with pytest.raises(StageFailed, match="sft of sft, seed 9 failed: boom; the whole story is in ") as caught:
         run.execute([bad, good, compare], force=False, overrides=[], workers=workers)
     assert caught.value.code == 1
     assert (bad.state, good.state, compare.state) == ("failed", "finished", "missing")
@@ -166,7 +167,9 @@ def test_a_signal_asks_all_that_run_to_stop_once_and_nothing_else_begins(stages_
         os.kill(os.getpid(), number)
 
     threading.Thread(target=interrupt).start()
-    with pytest.raises(StageFailed, match=r"sft was interrupted; the same command .*\n.*sft was interrupted") as caught:
+    with pytest.raises(
+        StageFailed, match=r"sft of sft, seed \d was interrupted; .*\n.*sft of sft, seed \d was interrupted"
+    ) as caught:
         run.execute(stages, force=False, overrides=[], workers=2)
     assert caught.value.code == launch.INTERRUPTED
     assert [stage.state for stage in stages] == ["interrupted", "interrupted", "missing", "missing"]
