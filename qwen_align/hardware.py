@@ -3,7 +3,7 @@
 ZeRO (arXiv 1910.02054) splits the optimizer's state (1), the gradients (2) and the weights (3) over the processes; without it
 each process holds everything and only gradients are averaged (DDP). One launcher serves both on one machine and on several:
 `deepspeed`. Under Slurm it is `srun`. Only training is spread: a stage that samples runs in one process. Where a reward model
-scores is `reward.device`. What fits in a device's memory at once is said here too (`per_device`, `activation_checkpointing`):
+scores is `reward.device`. What fits in a device's memory at once is set here too (`per_device`, `activation_checkpointing`):
 conf/method/ reads it from here, and the batch of an update stays the method's. Left out: FSDP, pipeline and tensor parallelism,
 which models of this size don't need; AMD's and Intel's GPUs.
 """
@@ -47,19 +47,19 @@ def has_gpu() -> bool:
 
 @lru_cache
 def torch_build() -> tuple[str, str | None]:
-    """(version, CUDA version or None) of the installed torch, from the file that says so: importing torch takes seconds."""
+    """(version, CUDA version or None) of the installed torch, from its version.py: importing torch takes seconds."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return "none", None
-    said: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for line in ast.parse(Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")).body:
         match line:
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value))
                 | ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value))
             ):
-                said[name] = value
-    return said["__version__"], said.get("cuda")
+                found[name] = value
+    return found["__version__"], found.get("cuda")
 
 
 def without_cuda() -> str:
@@ -91,11 +91,11 @@ def slots(hostfile: Path) -> int:
     """
     total = 0
     for line in hostfile.read_text(encoding="utf-8").splitlines():
-        words = line.partition("#")[0].split()
-        if not words:
+        cells = line.partition("#")[0].split()
+        if not cells:
             continue
-        count = words[-1].removeprefix("slots=")
-        if len(words) != 2 or not count.isdigit() or count == words[-1]:
+        count = cells[-1].removeprefix("slots=")
+        if len(cells) != 2 or not count.isdigit() or count == cells[-1]:
             raise ConfigError(f"hardware.hostfile={hostfile}: the line {line!r} is not like `node-1 slots=8`")
         total += int(count)
     return total

@@ -1,4 +1,4 @@
-"""Who else is told about a run: nobody, Weights & Biases or TensorBoard.
+"""Where metrics are sent beside the run folder: nowhere, to Weights & Biases or to TensorBoard.
 
 Weights & Biases goes offline by itself when no key is set, and every stage ends its run: two stages in one process would
 otherwise share one.

@@ -235,8 +235,8 @@ def test_a_slurm_job_with_another_number_of_tasks_is_an_error(monkeypatch):
 
 
 def test_a_stage_that_is_not_spread_keeps_the_device(four_gpus):
-    alone = Hardware(device="gpu", processes=4, deepspeed="launch/zero2.json").in_one_process()
-    assert (alone.device, alone.processes, alone.distributed) == ("gpu", 1, False)
+    single = Hardware(device="gpu", processes=4, deepspeed="launch/zero2.json").in_one_process()
+    assert (single.device, single.processes, single.distributed) == ("gpu", 1, False)
 
 
 @pytest.mark.parametrize("path", ZERO, ids=lambda path: path.stem)

@@ -24,7 +24,7 @@ def reckoned(card: str, method: str, **changes: Any) -> float:
     node, rolls = groups.read("hardware", card), method == "rloo"
     network = DEBERTA if method == "reward" else QWEN
     settings: dict[str, Any] = {
-        "policy": network, "method": method, "rows": node["per_device"][method], "trained": network.parameters,
+        "policy": network, "texts": 2 if method in ("dpo", "reward") else 1, "rows": node["per_device"][method], "trained": network.parameters,
         "tokens": {"sft": 1024, "dpo": 1024, "rloo": 2048, "reward": 512}[method], "reference": rolls,
         "checkpointing": node["activation_checkpointing"][method], "rewards": (DEBERTA,) if rolls else (), "rollout": 0,
         "half": True, "process": 0.6e9, "processes": 1, "zero": 0,
@@ -38,8 +38,8 @@ def test_what_a_card_is_given_fits_with_a_tenth_to_spare_and_is_what_its_comment
     needed = reckoned(card, method)
     assert needed < 0.9 * groups.read("hardware", card)["memory_gb"]
     comment = (groups.CONF / "hardware" / f"{card}.yaml").read_text()
-    (said,) = re.findall(rf"\b{method} \d[^.:]*: (\d+) GB", comment)
-    assert int(said) == round(needed)
+    (stated,) = re.findall(rf"\b{method} \d[^.:]*: (\d+) GB", comment)
+    assert int(stated) == round(needed)
 
 
 @pytest.mark.parametrize("card", CARDS)

@@ -1,4 +1,4 @@
-"""The program as people call it: what it prints, and how it says no."""
+"""The program as people call it: what it prints, and how it refuses."""
 
 import os
 import re
@@ -14,9 +14,9 @@ from qwen_align.config import groups
 HEAVY = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "deepspeed")
 
 
-def run_process(*words: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run_process(*argv: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, *words], cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=60
+        [sys.executable, *argv], cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=60
     )
 
 
@@ -41,9 +41,9 @@ def test_help_has_five_commands_to_copy(run_main):
 def test_the_commands_of_the_help_are_right(run_main):
     _, shown, _ = run_main("--help")
     for command in commands_of_the_help(shown):
-        words = [word for word in command if word != "init=runs/FOLDER"]
-        code, _, errors = run_main(*words, "plan=true")
-        assert (words, code, errors) == (words, 0, "")
+        given = [text for text in command if text != "init=runs/FOLDER"]
+        code, _, errors = run_main(*given, "plan=true")
+        assert (given, code, errors) == (given, 0, "")
 
 
 def test_cfg_job_prints_yaml(run_main):
@@ -70,7 +70,7 @@ def test_a_sweep_plans_every_job(run_main):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("overrides", "says"),
     [
         (["method=rlo"], "(did you mean rloo?)"),
         (["metod=rloo"], "(did you mean method?)"),
@@ -93,8 +93,8 @@ def test_a_sweep_plans_every_job(run_main):
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
-def test_a_mistake_is_one_line_and_exit_code_2(run_main, words, says):
-    code, shown, errors = run_main(*words, "plan=true")
+def test_a_mistake_is_one_line_and_exit_code_2(run_main, overrides, says):
+    code, shown, errors = run_main(*overrides, "plan=true")
     assert code == 2
     assert shown == ""
     assert len(errors.splitlines()) == 1
@@ -121,8 +121,8 @@ def test_a_plan_imports_nothing_heavy(tmp_path):
 
 
 def test_a_model_of_the_hub_without_a_network_is_one_line(tmp_path):
-    words = ("method=rloo", "reward=countdown", "data=countdown", "model=qwen2.5_0.5b")
-    done = run_process("-m", "qwen_align", *words, cwd=tmp_path, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
+    given = ("method=rloo", "reward=countdown", "data=countdown", "model=qwen2.5_0.5b")
+    done = run_process("-m", "qwen_align", *given, cwd=tmp_path, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: model.name=Qwen/Qwen2.5-0.5B: ")

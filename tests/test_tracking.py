@@ -1,4 +1,4 @@
-"""Who is told about a run: offline without a key, one run a stage."""
+"""Where metrics are sent: offline without a key, one run a stage."""
 
 import os
 import subprocess

@@ -38,7 +38,7 @@ class Need:
     advice: str = ""
 
     @property
-    def said(self) -> str:
+    def setting(self) -> str:
         return f"{self.key}={self.name}"
 
     @property
@@ -135,18 +135,18 @@ def _listed(need: Need) -> frozenset[str]:
     try:
         info = ask(need.name, revision=need.revision, timeout=10)
     except HFValidationError as error:
-        raise ConfigError(f"{need.said}: neither a folder nor a Hub name like org/name{need.offline}") from error
+        raise ConfigError(f"{need.setting}: neither a folder nor a Hub name like org/name{need.offline}") from error
     except RevisionNotFoundError as error:
-        raise ConfigError(f"{need.said}: the Hub has nothing{need.at} of it; expected a commit, or main") from error
+        raise ConfigError(f"{need.setting}: the Hub has nothing{need.at} of it; expected a commit, or main") from error
     except HfHubHTTPError as error:
-        raise ConfigError(f"{need.said}: the Hub says {str(error).splitlines()[0]}{need.offline}") from error
+        raise ConfigError(f"{need.setting}: the Hub says {str(error).splitlines()[0]}{need.offline}") from error
     except Exception as error:  # whatever the HTTP library underneath raises: no name, no route, no time
         main = commit(need.name, need.kind, None)
         advice = (
             f"; HF_HUB_OFFLINE=1 takes {main}, which the cache has" if main != need.revision and main else need.offline
         )
         raise ConfigError(
-            f"{need.said}: not in the local cache{need.at}, and the Hub cannot be reached{advice}"
+            f"{need.setting}: not in the local cache{need.at}, and the Hub cannot be reached{advice}"
         ) from error
     return frozenset(file.rfilename for file in info.siblings or ())
 
@@ -160,7 +160,7 @@ def complete(need: Need, lacks: Callable[[Files], str | None]) -> Files:
     Raises:
         ConfigError: something is missing; the line says what and where.
     """
-    files, said, asked = files_of(need), need.said, False
+    files, setting, asked = files_of(need), need.setting, False
     missing = lacks(files)
     if missing and missing not in files.broken and need.on_hub and not constants.HF_HUB_OFFLINE:
         files, asked = files._replace(whole=files.whole | (_listed(need) - files.broken)), True
@@ -169,15 +169,15 @@ def complete(need: Need, lacks: Callable[[Files], str | None]) -> Files:
         return files
     if missing in files.broken:
         again = "" if need.folder else "; delete that folder, and it is fetched again"
-        raise ConfigError(f"{said}: {missing} in {files.folder} is empty, cut short or a pointer of Git LFS{again}")
+        raise ConfigError(f"{setting}: {missing} in {files.folder} is empty, cut short or a pointer of Git LFS{again}")
     if need.folder:
-        raise ConfigError(f"{said}: that folder has no {missing}")
+        raise ConfigError(f"{setting}: that folder has no {missing}")
     if not need.on_hub:
-        raise ConfigError(f"{said}: neither a folder nor a Hub name like org/name{need.offline}")
+        raise ConfigError(f"{setting}: neither a folder nor a Hub name like org/name{need.offline}")
     if asked:
-        raise ConfigError(f"{said}: the Hub has no {missing} of it{need.at}")
+        raise ConfigError(f"{setting}: the Hub has no {missing} of it{need.at}")
     there = f"the cache has no {missing} of it" if files.folder else f"not in the cache ({constants.HF_HUB_CACHE})"
-    raise ConfigError(f"{said}: {there}{need.at}, and HF_HUB_OFFLINE forbids to fetch it{need.offline}")
+    raise ConfigError(f"{setting}: {there}{need.at}, and HF_HUB_OFFLINE forbids to fetch it{need.offline}")
 
 
 def with_all_shards(names: Iterable[str], first: int) -> list[str]:

@@ -105,12 +105,12 @@ def require(model: Model) -> str | None:
         except Exception as error:  # protobuf has an exception of its own for a version that is too old
             why = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             raise ConfigError(
-                f"{model.said}: its tokenizer, {tokenizer[0]}, is read with the packages sentencepiece and protobuf ({why}); "
-                "pip install sentencepiece protobuf"
+                f"{model.setting}: its tokenizer, {tokenizer[0]}, is read with the packages sentencepiece and protobuf ({why})"
+                "; pip install sentencepiece protobuf"
             ) from error
     return next((name for name in _weights(files) if name in _PICKLES), None)
 
 
 def pickle_notice(model: Model, pickle: str) -> str:
-    """What is said aloud where a pickle is loaded."""
-    return f"{model.said}: no safetensors; {pickle} is a pickle, read with weights_only=True: no code in it runs"
+    """The line that is printed where a pickle is loaded."""
+    return f"{model.setting}: no safetensors; {pickle} is a pickle, read with weights_only=True: no code in it runs"

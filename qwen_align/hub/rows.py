@@ -111,7 +111,7 @@ def require(source: Source) -> None:
         complete(source, lambda files: _lacks(source, files))
     elif missing := _prepared_lacks(source, folder):
         raise ConfigError(
-            f"{source.said}: {folder} has no {missing}; delete that folder, and it is made again where there is a network"
+            f"{source.setting}: {folder} has no {missing}; delete that folder, and it is made again where there is a network"
         )
 
 

@@ -172,15 +172,15 @@ class _Resolver:
         made = {
             str(s.folder): s.fingerprint for s in (*self.known, *self.order, *rewards.values(), *filter(None, [init]))
         }
-        mark = fingerprint.of(config, method, made.get(start, start), made)
+        digest = fingerprint.of(config, method, made.get(start, start), made)
         parents = Parents(init, rewards, policies or {}, tuple(self._named_in(config)))
-        return self._once(Stage(method, config, self._folder(method, config, mark), mark, self.choices, parents))
+        return self._once(Stage(method, config, self._folder(method, config, digest), digest, self.choices, parents))
 
     def _run_at(self, key: str, path: Path, product: str) -> Stage | None:
         """The run of a folder that a key names, of this plan or an earlier one; None where it is no run folder.
 
         Raises:
-            ConfigError: it made something else, or `_existing` says no.
+            ConfigError: it made something else, is of another format, or has not finished.
         """
         found = next((stage for stage in (*self.known, *self.order) if stage.folder == path), None)
         if found is None and (path / "run.json").is_file():
@@ -203,10 +203,10 @@ class _Resolver:
             self.order.append(found)
         return found
 
-    def _folder(self, method: str, config: dict[str, Any], mark: str) -> Path:
+    def _folder(self, method: str, config: dict[str, Any], digest: str) -> Path:
         of_reward = fingerprint.trains_reward(config["method"])
         subject = next(iter(reward.nodes(config["reward"]))) if of_reward else self.choices["model"]
-        name = "-".join((method, self.choices["data"], subject, mark[:8]))
+        name = "-".join((method, self.choices["data"], subject, digest[:8]))
         return Path(config["runs_dir"]).expanduser().resolve() / name
 
     def _start(self, start: str) -> tuple[str, Stage | None]:

@@ -33,7 +33,7 @@ def _print_once(line: str) -> None:
 
 
 def require(stages: Sequence[Stage]) -> None:
-    """Raise ConfigError unless all that these stages load is there and can be read; says aloud which weights are pickles."""
+    """Raise ConfigError unless all that these stages load is there and can be read; prints which weights are pickles."""
     for wanted in dict.fromkeys(found for stage in stages for found in _models(stage)):
         if pickle := model.require(wanted):
             _print_once(model.pickle_notice(wanted, pickle))

@@ -98,7 +98,7 @@ def rows_hash(rows: Any) -> str:
 
 
 def record_view(folder: Path, view: str, rows: Any) -> None:
-    """Note in run.json how many rows a view had and their hash, so that two runs can be told to have seen the same data."""
+    """Note in run.json how many rows a view had and their hash, so that it shows whether two runs saw the same data."""
     known = read_json(folder / "run.json").get("data", {})
     update(folder, data=known | {view: {"rows": len(rows), "hash": rows_hash(rows)}})
 

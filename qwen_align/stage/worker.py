@@ -3,7 +3,7 @@
     python -m qwen_align.stage.worker RUN_FOLDER
 
 The parent starts this, once, or through a launcher as many times as there are processes; it never composes. A worker whose
-parent dies is told to stop.
+parent dies gets SIGTERM.
 """
 
 import ctypes

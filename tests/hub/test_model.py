@@ -41,10 +41,10 @@ def hub(home, monkeypatch):
 def refused(wanted: Model) -> str:
     with pytest.raises(ConfigError) as caught:
         model.require(wanted)
-    said = str(caught.value)
-    assert said.startswith(f"{wanted.key}={wanted.name}: ")
-    assert "\n" not in said
-    return said
+    error = str(caught.value)
+    assert error.startswith(f"{wanted.key}={wanted.name}: ")
+    assert "\n" not in error
+    return error
 
 
 def wanted(name: str = NAME, **settings) -> Model:
@@ -59,17 +59,17 @@ def test_a_whole_model_in_the_cache_is_not_asked_for(home, hub):
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "missing"),
     [
         ("config.json", "config.json"),
         ("model.safetensors", "weights (model.safetensors or pytorch_model.bin)"),
         ("tokenizer.json", "tokenizer (tokenizer.json, spm.model, vocab.txt, vocab.json with merges.txt)"),
     ],
 )
-def test_a_file_that_the_cache_lacks_is_named_offline(home, file, said):
+def test_a_file_that_the_cache_lacks_is_named_offline(home, file, missing):
     (snapshot(home, NAME, **WHOLE) / file).unlink()
     line = refused(wanted())
-    assert f"the cache has no {said} of it" in line
+    assert f"the cache has no {missing} of it" in line
     assert line.endswith("offline, take another")
 
 

@@ -28,10 +28,10 @@ def source(name: str = NAME, *splits: str, **settings) -> Source:
 def refused(wanted: Source) -> str:
     with pytest.raises(ConfigError) as caught:
         rows.require(wanted)
-    said = str(caught.value)
-    assert said.startswith(f"data.dataset_name={wanted.name}: ")
-    assert "\n" not in said
-    return said
+    error = str(caught.value)
+    assert error.startswith(f"data.dataset_name={wanted.name}: ")
+    assert "\n" not in error
+    return error
 
 
 def test_prepared_rows_are_enough_whatever_the_download_has(home):

@@ -1,6 +1,7 @@
 """Policies that are compared: plans of their own, named one by one or as the rows of a table."""
 
 import pytest
+from conftest import planned
 
 from qwen_align.errors import ConfigError
 from qwen_align.stage import run_folder
@@ -163,18 +164,25 @@ def test_policies_of_the_command_line_take_the_place_of_an_experiments_rows(stag
     assert list(compare.parents.policies) == ["a", "b"]
 
 
-@pytest.mark.parametrize("name", ["tiny_instruction", "tiny_maths", "study_instruction_table", "study_maths_table"])
-def test_every_row_that_carries_a_claim_has_three_seeds(stages_of, monkeypatch, name):
-    monkeypatch.setenv("OPENAI_API_KEY", "none")
-    method = stages_of(f"experiment={name}")[-1].config["method"]
-    cells = [cell for claim in method["claims"] for cell in (claim["better"], *claim["than"])]
-    assert cells
-    assert all(len(method["rows"][cell.partition("/")[0]]["seeds"]) == 3 for cell in cells)
+TABLES = {"tiny_instruction": "study_instruction_table", "tiny_maths": "study_maths_table"}
 
 
-def test_the_miniature_has_the_rows_and_claims_of_the_study(stages_of, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "none")
-    for pair in (("tiny_instruction", "study_instruction_table"), ("tiny_maths", "study_maths_table")):
-        tiny, study = (stages_of(f"experiment={name}")[-1].config["method"] for name in pair)
+@pytest.fixture(scope="module")
+def methods() -> dict[str, dict]:
+    """The settings of the comparison of every table."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", "none")
+        names = [*TABLES, *TABLES.values()]
+        return {name: planned(f"experiment={name}")[-1].config["method"] for name in names}
+
+
+def test_every_row_that_carries_a_claim_has_three_seeds(methods):
+    for name, method in methods.items():
+        rows = [cell.partition("/")[0] for claim in method["claims"] for cell in (claim["better"], *claim["than"])]
+        assert {len(method["rows"][row]["seeds"]) for row in rows} == {3}, name
+
+
+def test_the_miniature_has_the_rows_and_claims_of_the_study(methods):
+    for tiny, study in ((methods[a], methods[b]) for a, b in TABLES.items()):
         assert list(tiny["rows"]) == list(study["rows"])
         assert [claim["says"] for claim in tiny["claims"]] == [claim["says"] for claim in study["claims"]]

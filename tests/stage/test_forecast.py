@@ -1,4 +1,4 @@
-"""What a plan says that it will take."""
+"""What the stages of a plan will take."""
 
 import json
 
@@ -16,7 +16,7 @@ QWEN = {
 
 @pytest.fixture
 def qwen(tmp_path) -> str:
-    """A folder with the config of Qwen2.5-0.5B, as words of the command line."""
+    """A folder with the config of Qwen2.5-0.5B, as an override."""
     (tmp_path / "qwen").mkdir()
     (tmp_path / "qwen/config.json").write_text(json.dumps(QWEN))
     return f"model.name={tmp_path / 'qwen'}"
@@ -36,8 +36,8 @@ def test_updates_epochs_and_tokens_follow_from_rows_and_batch(stages_of):
 
 
 def test_reward_models_and_pairs_are_counted_without_what_is_held_out(stages_of):
-    words = ("experiment=quickstart_instruct", "method=rloo", "reward=distilbert_tiny", "data.pairs=1000")
-    found = forecasts(stages_of(*words))
+    given = ("experiment=quickstart_instruct", "method=rloo", "reward=distilbert_tiny", "data.pairs=1000")
+    found = forecasts(stages_of(*given))
     assert found["reward"].updates == 2 * -(-900 // 32)
     assert found["reward"].update == "32 pairs"
 

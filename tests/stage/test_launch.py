@@ -133,6 +133,7 @@ def test_modules_beside_a_users_configuration_are_found_by_the_children(tmp_path
 
 def test_an_idle_gpu_is_mentioned_once(tmp_path, two_of_four_gpus, monkeypatch, capsys):
     monkeypatch.setattr(hardware, "torch_build", lambda: ("2.13.0+cpu", None))
+    monkeypatch.setattr(launch, "command", lambda hardware, folder: [sys.executable, "-c", ""])
     launch._print_once.cache_clear()
     for _ in range(2):
         with (tmp_path / ".lock").open("w") as lock:
@@ -140,6 +141,7 @@ def test_an_idle_gpu_is_mentioned_once(tmp_path, two_of_four_gpus, monkeypatch, 
     assert capsys.readouterr().out.count("this runs on the CPU: a GPU is visible, but the installed torch") == 1
 
 
+@pytest.mark.slow
 def test_the_workers_exit_code_and_output_come_back(tmp_path):
     with (tmp_path / ".lock").open("w") as lock:
         code = launch.Child(tmp_path, Hardware(device="cpu"), lock.fileno()).wait()

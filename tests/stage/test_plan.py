@@ -44,11 +44,11 @@ def test_best_of_n_of_the_quickstart_needs_rloo_needs_sft(stages_of):
     assert [a["method"] for a in stages[-1].config["ancestors"]] == ["sft", "rloo"]
 
 
-def test_a_shared_stage_is_planned_as_it_is_alone(stages_of):
-    alone = stages_of("experiment=quickstart", "method=sft")
+def test_a_shared_stage_is_planned_as_it_is_by_itself(stages_of):
+    single = stages_of("experiment=quickstart", "method=sft")
     chain = stages_of("experiment=quickstart")
-    assert alone[-1].fingerprint == chain[0].fingerprint
-    assert alone[-1].folder == chain[0].folder
+    assert single[-1].fingerprint == chain[0].fingerprint
+    assert single[-1].folder == chain[0].folder
 
 
 def test_a_run_folder_is_named_after_what_it_holds(stages_of, tmp_path):
@@ -172,16 +172,16 @@ def test_init_can_be_a_hub_name(stages_of):
     assert stage.config["init"] == "org/model"
 
 
-@pytest.mark.parametrize(("word", "near"), [("rlo", "rloo"), ("bas", "base")])
-def test_a_misspelled_init_gets_the_nearest_right_one(stages_of, word, near):
-    with pytest.raises(ConfigError, match=rf"init={word}: .*\(did you mean {near}\?\)"):
-        stages_of("method=sft", f"init={word}")
+@pytest.mark.parametrize(("start", "near"), [("rlo", "rloo"), ("bas", "base")])
+def test_a_misspelled_init_gets_the_nearest_right_one(stages_of, start, near):
+    with pytest.raises(ConfigError, match=rf"init={start}: .*\(did you mean {near}\?\)"):
+        stages_of("method=sft", f"init={start}")
 
 
-@pytest.mark.parametrize("word", ["./no/folder", "a/b/c"])
-def test_an_init_that_is_nothing_is_refused(stages_of, word):
-    with pytest.raises(ConfigError, match=f"init={word}: expected one of base,"):
-        stages_of("method=sft", f"init={word}")
+@pytest.mark.parametrize("start", ["./no/folder", "a/b/c"])
+def test_an_init_that_is_nothing_is_refused(stages_of, start):
+    with pytest.raises(ConfigError, match=f"init={start}: expected one of base,"):
+        stages_of("method=sft", f"init={start}")
 
 
 def test_a_stage_can_not_start_from_itself(stages_of):

@@ -45,6 +45,7 @@ def test_a_chain_of_stages_writes_states_metrics_samples_and_models(smoke_chain)
     assert lines[0]["nums"] == lines[20]["nums"], "both policies answer the same problems"
 
 
+@pytest.mark.slow
 def test_a_users_mistake_found_while_working_is_one_line(prepared, capsys):
     (stage,) = prepared("method=sft", "data.problems=1000000")
     assert worker.run_stage(stage.folder) == USER_ERROR
@@ -84,6 +85,7 @@ def test_run_json_says_that_a_plain_run_is_one_process(smoke_chain):
     assert ranks.read_statuses(smoke_chain[0].folder) == {}
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_than_asked_for_is_an_error(prepared, capsys):
     (stage,) = prepared("method=sft", "hardware=cpu_ddp")
     assert worker.run_stage(stage.folder) == 1
@@ -97,6 +99,7 @@ def test_a_stage_that_samples_is_one_process_on_any_hardware(smoke_chain, prepar
     assert run_folder.read_json(measure.folder / "run.json")["world_size"] == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_a_launcher_started_leaves_its_end(prepared, capsys):
     (stage,) = prepared("method=sft", "data.problems=1000000")
     assert worker.run_stage(stage.folder, rank=0) == USER_ERROR
