@@ -24,7 +24,8 @@ def reckoned(card: str, method: str, **changes: Any) -> float:
     node, rolls = groups.read("hardware", card), method == "rloo"
     network = DEBERTA if method == "reward" else QWEN
     settings: dict[str, Any] = {
-        "policy": network, "texts": 2 if method in ("dpo", "reward") else 1, "rows": node["per_device"][method], "trained": network.parameters,
+        "policy": network, "texts": 2 if method in ("dpo", "reward") else 1, "trained": network.parameters,
+        "rows": node["per_device"][method],
         "tokens": {"sft": 1024, "dpo": 1024, "rloo": 2048, "reward": 512}[method], "reference": rolls,
         "checkpointing": node["activation_checkpointing"][method], "rewards": (DEBERTA,) if rolls else (), "rollout": 0,
         "half": True, "process": 0.6e9, "processes": 1, "zero": 0,
