@@ -22,22 +22,22 @@ from pathlib import Path
 import psutil
 from conftest import planned
 from processes import Program, finish, gone, logged, once, same_weights, start
-from tiny import TINY, TINY_MODEL
+from tiny import TINY, TINY_MODEL, under
 
 from qwen_align.stage import ranks, run_folder
 from qwen_align.stage.text import table
 
 _SHORT = ("hardware.threads=1", "evaluation.problems=2", "evaluation.samples=1")
 _COUNTDOWN = (
-    *TINY, *_SHORT, "data.problems=2000", "stages.sft.args.max_steps=160", "stages.sft.batch_size=32",
-    "stages.sft.args.per_device_train_batch_size=16", "stages.sft.args.save_steps=1", "stages.sft.args.logging_steps=1",
-    "stages.rloo.args.max_steps=40", "stages.rloo.args.per_device_train_batch_size=32", "stages.rloo.args.save_steps=1",
-)  # fmt: skip
+    *(*TINY, *_SHORT, "data.problems=2000", "stages.sft.batch_size=32"),
+    *under("stages.sft.args", "max_steps=160 per_device_train_batch_size=16 save_steps=1 logging_steps=1"),
+    *under("stages.rloo.args", "max_steps=40 per_device_train_batch_size=32 save_steps=1"),
+)
 _INSTRUCT = (
-    "experiment=quickstart_instruct", *_SHORT, *TINY_MODEL, "data.problems=1600", "data.pairs=1600", "method.batch_size=16",
-    "method.args.max_steps=120", "method.args.per_device_train_batch_size=8", "method.args.save_steps=1",
-    "method.args.logging_steps=1",
-)  # fmt: skip
+    *("experiment=quickstart_instruct", *_SHORT, *TINY_MODEL, "data.problems=1600", "data.pairs=1600"),
+    *("method.batch_size=16", *under("method.args", "max_steps=120 per_device_train_batch_size=8")),
+    *under("method.args", "save_steps=1 logging_steps=1"),
+)
 START = (*_COUNTDOWN, "method=sft", "stages.sft.args.max_steps=400", "stages.sft.args.save_steps=400")  # of RLOO
 CASES = {
     "sft": (*_COUNTDOWN, "method=sft"),

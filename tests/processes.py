@@ -20,10 +20,9 @@ def start(runs: Path, *overrides: str) -> Program:
     """The program with its run folders in `runs`; it finds the modules of tests/ too."""
     runs.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
-    return subprocess.Popen(
-        [sys.executable, "-m", "qwen_align", *overrides, f"runs_dir={runs}"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=runs, env=os.environ | {"PYTHONPATH": path},
-    )  # fmt: skip
+    argv, environment = [sys.executable, "-m", "qwen_align", *overrides, f"runs_dir={runs}"], {"PYTHONPATH": path}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(argv, **streams, text=True, cwd=runs, env=os.environ | environment)
 
 
 def finish(program: Program) -> tuple[int, str]:

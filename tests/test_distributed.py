@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import planned
 from processes import finish, gone, logged, once, same_weights, start, weights
-from tiny import TINY
+from tiny import TINY, under
 from trained import finished
 
 from qwen_align import model
@@ -26,10 +26,9 @@ from qwen_align.stage.plan import Stage
 pytestmark = pytest.mark.slow
 STEPS, SAVE = 40, 5
 SFT = (
-    *TINY, "method=sft", f"stages.sft.args.max_steps={STEPS}", f"stages.sft.args.save_steps={SAVE}", "checkpoints.keep=9",
-    "stages.sft.args.per_device_train_batch_size=2", "stages.sft.args.logging_steps=1",
-    "evaluation.problems=2", "evaluation.samples=1",
-)  # fmt: skip
+    *(*TINY, "method=sft", "checkpoints.keep=9", *under("evaluation", "problems=2 samples=1")),
+    *under("stages.sft.args", f"max_steps={STEPS} save_steps={SAVE} per_device_train_batch_size=2 logging_steps=1"),
+)
 
 
 def stage_of(folder: Path, *overrides: str) -> Stage:
@@ -112,11 +111,9 @@ def encoder(runs):
 @pytest.mark.parametrize("hardware", ["cpu_zero2", "cpu_zero3"])
 def test_rloo_on_two_processes_trains_on_whole_groups_with_a_reward_model(runs, one, encoder, hardware):
     overrides = [text for text in SFT if not text.startswith("method=")]
-    folder = done(
-        folder_in(runs, f"rloo_{hardware}"), *overrides, "method=rloo", f"init={one}", f"hardware={hardware}",
-        "reward=deberta_tiny", f"reward.folder={encoder}", "stages.rloo.args.num_generations=4",
-        "stages.rloo.args.per_device_train_batch_size=8", "stages.rloo.args.beta=0.05", "stages.rloo.args.warmup_steps=0",
-    )  # fmt: skip
+    overrides += under("stages.rloo.args", "per_device_train_batch_size=8 beta=0.05 warmup_steps=0")
+    overrides += ["method=rloo", f"init={one}", "reward=deberta_tiny", f"reward.folder={encoder}"]
+    folder = done(folder_in(runs, f"rloo_{hardware}"), *overrides, f"hardware={hardware}")
     assert run_folder.read_json(folder / "run.json")["world_size"] == 2
     lines = [line for line in run_folder.read_jsonl(folder / "metrics.jsonl") if "reward" in line]
     assert len(lines) == 3
@@ -129,10 +126,11 @@ def test_rloo_on_two_processes_trains_on_whole_groups_with_a_reward_model(runs, 
 @pytest.mark.long
 def test_dpo_on_two_processes_is_dpo_on_one(runs):
     overrides = (
-        "experiment=quickstart_instruct", "method=dpo", "init=base", "data.problems=200", "data.pairs=160", "name=null",
-        "method.batch_size=8", "method.args.per_device_train_batch_size=4", "method.args.max_steps=8",
-        "method.args.logging_steps=1", "evaluation.problems=2", "evaluation.samples=1",
-    )  # fmt: skip
+        *("experiment=quickstart_instruct", "method=dpo", "init=base", "name=null", "method.batch_size=8"),
+        *under("data", "problems=200 pairs=160"),
+        *under("method.args", "per_device_train_batch_size=4 max_steps=8 logging_steps=1"),
+        *under("evaluation", "problems=2 samples=1"),
+    )
     stage = stage_of(runs / "dpo_one", *overrides, "hardware.threads=1")
     finished(stage)
     folder = done(folder_in(runs, "dpo_two"), *overrides, "hardware=cpu_ddp")

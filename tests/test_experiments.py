@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import planned
+from tiny import TINY_MODEL, under
 from trained import finished
 
 from qwen_align.config import rules
@@ -14,10 +15,10 @@ STAGES = {
     "study_countdown": ["sft", "rloo (countdown)", "compare"],
     "cs224r": ["sft", "dpo", "rloo (countdown)", "compare"],
     "study_instruct": [
-        "sft", "dpo", "reward (deberta)", "rloo (deberta)", "reward (distilbert)", "rloo (distilbert)",
-        "reward (siamese_distilbert)", "rloo (siamese_distilbert)", "compare (openassistant)",
+        *("sft", "dpo", "reward (deberta)", "rloo (deberta)", "reward (distilbert)", "rloo (distilbert)"),
+        *("reward (siamese_distilbert)", "rloo (siamese_distilbert)", "compare (openassistant)"),
     ],
-}  # fmt: skip
+}
 COUNTDOWN = ("study_countdown", "cs224r")
 DEMONSTRATIONS = 980  # of 1,000, without those that are held out
 
@@ -142,17 +143,15 @@ def small_course(folder: Path) -> list[str]:
 
 
 SMALL = (
-    "model=countdown_tiny", "model.hidden_size=32", "model.num_hidden_layers=1", "model.intermediate_size=32", "hardware=cpu",
-    "max_completion_length=12", "evaluation.problems=4", "evaluation.samples=2", "stages.sft.args.max_steps=2",
-    "stages.sft.batch_size=4", "stages.rloo.args.max_steps=2", "stages.rloo.args.save_steps=1",
-    "stages.rloo.prompts_per_step=4", "stages.rloo.args.num_generations=2",
-)  # fmt: skip
+    *("model=countdown_tiny", *TINY_MODEL, "hardware=cpu", "max_completion_length=12"),
+    *under("evaluation", "problems=4 samples=2"),
+    *under("stages.sft", "batch_size=4 args.max_steps=2"),
+    *under("stages.rloo", "prompts_per_step=4 args.max_steps=2 args.save_steps=1 args.num_generations=2"),
+)
 OWN = {
-    "cs224r": ["stages.dpo.args.max_steps=2", "stages.dpo.batch_size=4"],
-    "study_countdown": [
-        "stages.compare.problems=4", "stages.compare.samples=2", "data.held_out=0.3",
-    ],
-}  # fmt: skip
+    "cs224r": under("stages.dpo", "args.max_steps=2 batch_size=4"),
+    "study_countdown": (*under("stages.compare", "problems=4 samples=2"), "data.held_out=0.3"),
+}
 
 
 @pytest.mark.slow

@@ -4,32 +4,30 @@ import re
 from typing import Any
 
 import pytest
+from sizes import DEBERTA, QWEN
 
 from qwen_align.config import groups
 from qwen_align.stage import memory
 
-QWEN = memory.of({
-    "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_hidden_layers": 24,
-    "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
-})  # fmt: skip
-DEBERTA = memory.of({
-    "model_type": "deberta-v2", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
-    "intermediate_size": 3072, "vocab_size": 128100,
-})  # fmt: skip
 CARDS = ("h100", "rtx4090", "t4")
 
 
 def reckoned(card: str, method: str, **changes: Any) -> float:
     """GB at once when all rows are as long as they may be."""
     node, rolls = groups.read("hardware", card), method == "rloo"
-    network = DEBERTA if method == "reward" else QWEN
+    network = memory.of(DEBERTA if method == "reward" else QWEN)
+    tokens = {"sft": 1024, "dpo": 1024, "rloo": 2048, "reward": 512}[method]
+    rows, checkpointing = node["per_device"][method], node["activation_checkpointing"][method]
+    texts = 2 if method in ("dpo", "reward") else 1
     settings: dict[str, Any] = {
-        "policy": network, "texts": 2 if method in ("dpo", "reward") else 1, "trained": network.parameters,
-        "rows": node["per_device"][method],
-        "tokens": {"sft": 1024, "dpo": 1024, "rloo": 2048, "reward": 512}[method], "reference": rolls,
-        "checkpointing": node["activation_checkpointing"][method], "rewards": (DEBERTA,) if rolls else (), "rollout": 0,
-        "half": True, "process": 0.6e9, "processes": 1, "zero": 0,
-    }  # fmt: skip
+        "policy": network,
+        "trained": network.parameters,
+        "rows": rows,
+        "texts": texts,
+        "tokens": tokens,
+    }
+    settings |= {"checkpointing": checkpointing, "reference": rolls, "rewards": (memory.of(DEBERTA),) if rolls else ()}
+    settings |= {"rollout": 0, "half": True, "process": 0.6e9, "processes": 1, "zero": 0}
     return memory.Training(**settings | changes).memory / 1e9
 
 

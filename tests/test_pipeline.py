@@ -11,6 +11,7 @@ import torch
 from conftest import planned
 from encoders import folder_of, pairs
 from safetensors.torch import load_file
+from tiny import under
 from tokenizers import Tokenizer, models, trainers
 from trained import finished
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
@@ -34,9 +35,17 @@ def policy_folder(folder: Path, texts: list[str]) -> str:
     tokenizer = Qwen2Tokenizer(vocab=str(folder.parent / "vocab.json"), merges=str(folder.parent / "merges.txt"))
     tokenizer.add_special_tokens({"additional_special_tokens": special[1:]})
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     torch.manual_seed(0)
     policy = Qwen2ForCausalLM(config)
     policy.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=0)
@@ -51,11 +60,14 @@ def stand_ins(folder: Path, kind: str) -> list[str]:
     def preferences(count: int, seed: int) -> list[dict]:
         return [
             {
-                "prompt": row["prompt"][0]["content"], "prompt_id": str(number), "score_chosen": 8.0, "score_rejected": 5.0,
+                "prompt": row["prompt"][0]["content"],
+                "prompt_id": str(number),
+                "score_chosen": 8.0,
+                "score_rejected": 5.0,
                 **{side: row["prompt"] + row[side] for side in ("chosen", "rejected")},
             }
             for number, row in enumerate(pairs(count, seed, longest=8))
-        ]  # fmt: skip
+        ]
 
     talks = [{"messages": row[side], "source": "x"} for row in preferences(64, 1) for side in ("chosen", "rejected")]
     splits = {
@@ -68,22 +80,23 @@ def stand_ins(folder: Path, kind: str) -> list[str]:
         datasets.Dataset.from_list(rows).to_parquet(folder / f"{name}.parquet")
     texts = [message["content"] for talk in talks for message in talk["messages"]]
     return [
-        f"model.name={policy_folder(folder / 'qwen', texts)}", f"reward={kind}",
-        f"reward.base={folder_of(kind, folder / kind)}", f"data.demonstrations_name={folder / 'talks'}",
-        f"data.preferences_name={folder / 'pairs'}", f"runs_dir={folder / 'runs'}",
-    ]  # fmt: skip
+        f"model.name={policy_folder(folder / 'qwen', texts)}",
+        f"reward={kind}",
+        f"reward.base={folder_of(kind, folder / kind)}",
+        f"data.demonstrations_name={folder / 'talks'}",
+        f"data.preferences_name={folder / 'pairs'}",
+        f"runs_dir={folder / 'runs'}",
+    ]
 
 
 SMALL = (
-    "hardware=cpu", "max_completion_length=16", "evaluation.samples=2",
-    "stages.sft.batch_size=16", "stages.sft.args.num_train_epochs=4", "stages.sft.args.learning_rate=1e-2",
-    "stages.sft.args.logging_steps=1",
-    "stages.reward.batch_size=8", "stages.reward.args.num_train_epochs=6", "stages.reward.args.learning_rate=3e-3",
-    "stages.reward.args.lr_scheduler_type=constant", "stages.reward.held_out=24",
-    "stages.rloo.prompts_per_step=8", "stages.rloo.args.num_generations=4", "stages.rloo.args.max_steps=3",
-    "stages.rloo.args.learning_rate=1e-3",
-    "stages.dpo.batch_size=16", "stages.dpo.args.learning_rate=1e-3", "stages.dpo.args.logging_steps=1",
-)  # fmt: skip
+    *("hardware=cpu", "max_completion_length=16", "evaluation.samples=2"),
+    *under("stages.sft", "batch_size=16 args.num_train_epochs=4 args.learning_rate=1e-2 args.logging_steps=1"),
+    *under("stages.reward", "batch_size=8 held_out=24 args.num_train_epochs=6 args.learning_rate=3e-3"),
+    *under("stages.reward.args", "lr_scheduler_type=constant"),
+    *under("stages.rloo", "prompts_per_step=8 args.num_generations=4 args.max_steps=3 args.learning_rate=1e-3"),
+    *under("stages.dpo", "batch_size=16 args.learning_rate=1e-3 args.logging_steps=1"),
+)
 
 
 def finish(stages: list[Stage]) -> None:

@@ -3,7 +3,7 @@
 Memory is reckoned from the config: weights, gradients and AdamW's two means, a reference, reward models, what autograd keeps of
 one micro-batch, a tile of logits, keys and values of a rollout, and what a process with TRL in it takes by itself. Time is
 arithmetic over a rate: that of the newest finished run of this method on this device, else one that is assumed. Rows are
-counted where their files hold a count; otherwise nothing is claimed. Left out: what a reward function takes, evaluation by vLLM.
+counted where their files hold a count; otherwise nothing is claimed. Left out: what a reward function takes, and vLLM.
 """
 
 import os

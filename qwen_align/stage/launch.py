@@ -100,12 +100,16 @@ class Child:
         sys.stdout.flush()
         self.folder, self.hardware, self.shown = folder, hardware, shown
         self._log, self._line, self._log_failed = (folder / "log.txt").open("ab", buffering=0), b"", False
-        # DeepSpeed's launcher hands its stdin on: workers see it end when this program is gone.
-        stdin = subprocess.PIPE if hardware.distributed else subprocess.DEVNULL
         self.process = subprocess.Popen(
-            command(hardware, folder), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=environment(hardware), start_new_session=True, pass_fds=(lock,),
-        )  # fmt: skip
+            command(hardware, folder),
+            # DeepSpeed's launcher hands its stdin on: workers see it end when this program is gone.
+            stdin=subprocess.PIPE if hardware.distributed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(hardware),
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
 
     def fileno(self) -> int:
         """Of its output, which becomes readable when there is some to copy."""

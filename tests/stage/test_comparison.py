@@ -59,9 +59,7 @@ def table(rows: dict = ROWS, named: dict = NAMED, *more: str) -> tuple[str, ...]
     """A comparison of rows."""
     named = {name: overrides for name, overrides in named.items() if "{" + name + "}" in str(rows)}
     settings = {"rows": rows, "named": named, "metrics": ["pass@1"]}
-    return (
-        "experiment=quickstart", "method=compare", *(f"method.{key}={node(v)}" for key, v in settings.items()), *more,
-    )  # fmt: skip
+    return ("experiment=quickstart", "method=compare", *(f"method.{k}={node(v)}" for k, v in settings.items()), *more)
 
 
 def test_a_row_is_one_policy_for_each_seed(stages_of):

@@ -3,15 +3,11 @@
 import json
 
 import pytest
+from sizes import QWEN
 from tiny import TINY
 
 from qwen_align.errors import ConfigError
 from qwen_align.stage import forecast, run_folder
-
-QWEN = {
-    "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_hidden_layers": 24,
-    "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
-}  # fmt: skip
 
 
 @pytest.fixture

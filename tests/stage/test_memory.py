@@ -4,14 +4,11 @@ import json
 
 import pytest
 import torch
+from sizes import QWEN
 from transformers import AutoConfig, AutoModel, DebertaV2Config, DistilBertConfig, Qwen2Config
 
 from qwen_align.stage import memory
 
-QWEN = {
-    "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_hidden_layers": 24,
-    "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
-}  # fmt: skip
 SMALL = {
     "hidden_size": 64,
     "intermediate_size": 160,
@@ -49,12 +46,22 @@ ENCODERS = {
         vocab_size=100, dim=96, hidden_dim=384, n_heads=4, n_layers=2, dropout=0.0, attention_dropout=0.0
     ),
     "deberta-v2": DebertaV2Config(
-        vocab_size=100, hidden_size=768, num_attention_heads=12, intermediate_size=3072, num_hidden_layers=2,
-        relative_attention=True, position_biased_input=False, pos_att_type=["p2c", "c2p"], position_buckets=256,
-        share_att_key=True, norm_rel_ebd="layer_norm", type_vocab_size=0, hidden_dropout_prob=0.0,
+        vocab_size=100,
+        hidden_size=768,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        num_hidden_layers=2,
+        relative_attention=True,
+        position_biased_input=False,
+        pos_att_type=["p2c", "c2p"],
+        position_buckets=256,
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        type_vocab_size=0,
+        hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -97,20 +104,31 @@ def test_a_config_of_a_folder_is_read_and_another_kind_is_not_guessed(tmp_path):
 
 
 def training(**changes) -> memory.Training:
+    policy = memory.of(QWEN)
     settings = {
-        "policy": memory.of(QWEN), "texts": 1, "rows": 1, "tokens": 1024, "checkpointing": True,
-        "trained": memory.of(QWEN).parameters, "reference": False, "rewards": (), "rollout": 0, "half": False,
-        "process": 0.7e9, "processes": 1, "zero": 0,
-    }  # fmt: skip
+        "policy": policy,
+        "trained": policy.parameters,
+        "texts": 1,
+        "rows": 1,
+        "tokens": 1024,
+        "checkpointing": True,
+    }
+    settings |= {
+        "reference": False,
+        "rewards": (),
+        "rollout": 0,
+        "half": False,
+        "process": 0.7e9,
+        "processes": 1,
+        "zero": 0,
+    }
     return memory.Training(**settings | changes)
 
 
 def test_what_costs_more_memory_is_reckoned_so():
     plain = training().memory
-    for changes in (
-        {"rows": 8}, {"checkpointing": False}, {"reference": True}, {"rewards": (memory.of(QWEN),)},
-        {"tokens": 4096, "rows": 4}, {"rollout": 4096, "tokens": 2048},
-    ):  # fmt: skip
+    more = [{"rows": 8}, {"checkpointing": False}, {"reference": True}, {"rewards": (memory.of(QWEN),)}]
+    for changes in [*more, {"tokens": 4096, "rows": 4}, {"rollout": 4096, "tokens": 2048}]:
         assert training(**changes).memory > plain, changes
     for changes in ({"trained": 10_000_000}, {"zero": 1, "processes": 4}, {"zero": 3, "processes": 4}):
         assert training(**changes).memory < plain, changes

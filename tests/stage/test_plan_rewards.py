@@ -22,9 +22,8 @@ def test_a_reward_model_is_trained_before_the_policy_that_it_drives(stages_of):
 
 
 def test_the_users_own_command_plans_three_stages(stages_of):
-    assert methods(stages_of("method=rloo", "reward=deberta", "data=instruct")) == [
-        "sft", "reward (deberta)", "rloo (deberta)",
-    ]  # fmt: skip
+    stages = stages_of("method=rloo", "reward=deberta", "data=instruct")
+    assert methods(stages) == ["sft", "reward (deberta)", "rloo (deberta)"]
 
 
 def test_how_a_reward_model_scores_does_not_train_it_again(stages_of):
@@ -50,9 +49,7 @@ def test_the_policy_model_does_not_count_for_a_reward_model(stages_of):
 
 def test_several_rewards_keep_their_names_and_settings(stages_of):
     node = stages_of(*RLOO, "reward=[constraints,length]", "reward.length.weight=0.25")[-1].config["method"]["reward"]
-    assert {name: part["weight"] for name, part in node.items() if name != "_target_"} == {
-        "constraints": 1.0, "length": 0.25,
-    }  # fmt: skip
+    assert {name: node[name]["weight"] for name in ("constraints", "length")} == {"constraints": 1.0, "length": 0.25}
 
 
 def test_a_trained_reward_model_that_is_named_is_not_trained(stages_of, tmp_path):
@@ -76,11 +73,14 @@ def test_a_trained_reward_model_that_is_named_is_not_trained(stages_of, tmp_path
         (["method=reward", "reward=length"], "there is nothing to train; expected one of deberta"),
         (["method=reward", "reward=[deberta_tiny,minilm]"], "trained one by one"),
         (["method=rloo", "reward=[length,length]"], "length is there twice"),
-        (["method=rloo", "reward=length,[length,format]"], "expected one option, a sweep like a,b, or for rewards a list"),
+        (
+            ["method=rloo", "reward=length,[length,format]"],
+            "expected one option, a sweep like a,b, or for rewards a list",
+        ),
         (["method=rloo", "reward=[length,lenth]"], "did you mean length"),
         (["method=rloo", "reward=[length,format]", "reward.length.wieght=1"], "does not take these settings .*wieght"),
     ],
-)  # fmt: skip
+)
 def test_a_reward_that_cannot_be_meant_is_one_error(stages_of, overrides, says):
     with pytest.raises(ConfigError, match=says):
         stages_of("data=constraints", *overrides)

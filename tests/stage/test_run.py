@@ -17,10 +17,8 @@ from tiny import TINY
 from qwen_align.stage import launch, run, run_folder
 from qwen_align.stage.run import StageFailed
 
-LONG = (
-    *TINY, "stages.sft.args.max_steps=80", "stages.sft.batch_size=32", "stages.rloo.args.max_steps=40",
-    "stages.rloo.args.save_steps=4",
-)  # fmt: skip
+LONG = (*TINY, "stages.sft.args.max_steps=80", "stages.sft.batch_size=32", "stages.rloo.args.max_steps=40")
+LONG += ("stages.rloo.args.save_steps=4",)
 
 
 @pytest.mark.slow
