@@ -27,7 +27,7 @@ def reckoned(card: str, method: str, **changes: Any) -> float:
         "tokens": tokens,
     }
     settings |= {"checkpointing": checkpointing, "reference": rolls, "rewards": (memory.of(DEBERTA),) if rolls else ()}
-    settings |= {"rollout": 0, "half": True, "process": 0.6e9, "processes": 1, "zero": 0}
+    settings |= {"texts": texts, "rollout": 0, "half": True, "process": 0.6e9, "processes": 1, "zero": 0}
     return memory.Training(**settings | changes).memory / 1e9
 
 

@@ -126,7 +126,10 @@ def _check_method(shown: str, stage: str | None, name: str) -> bool:
             near = f" (did you mean {_RENAMED[field]}?)" if _RENAMED.get(field) in fields else nearest(field, fields)
             raise ConfigError(f"{shown}: {', '.join(classes) or f'method={stage}'} has no {field}{near}")
         return True
-    keys = {key for node in nodes for key, _ in groups.flatten(node)}
+    keys = {key: value for node in nodes for key, value in groups.flatten(node)}
+    parts = name.split(".")
+    if any(keys.get(".".join(parts[:n])) == {} for n in range(1, len(parts))):  # below a node of free form, such as rows
+        return True
     if name not in keys:
         raise ConfigError(f"{shown}: no such key{nearest(name, keys)}")
     return False

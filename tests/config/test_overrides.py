@@ -216,3 +216,7 @@ def test_a_sweep_goes_over_options_and_files(run_main, mine):
 
 def test_a_setting_of_another_reward_is_named_with_it(stages_of):
     assert "; reward=length has it" in refused(stages_of, *RLOO, "reward=format", "reward.falloff=3")
+
+
+def test_a_key_below_a_node_of_free_form_of_a_method_is_anything():
+    assert checked("method.rows.sft.seeds=[1]") == "++method.rows.sft.seeds=[1]"
