@@ -242,8 +242,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from qwen_align.__main__ import (
-        main as importable,  # a launcher sends its job to other processes, by its module's name
-    )
+    from qwen_align.__main__ import main as importable  # a launcher sends its job to other processes, by its module's name
 
     sys.exit(importable())

@@ -51,9 +51,7 @@ def _encoding(inner: dict[str, Any]) -> tuple[tiktoken.Encoding, list[int], bool
     ranks = {bytes(byte_of[char] for char in token): rank for rank, token in enumerate(tokens)}
     ids = [model["vocab"][token] for token in tokens]
     special = {token["content"]: len(ids) + i for i, token in enumerate(added)}
-    encoding = tiktoken.Encoding(
-        "own", pat_str=words["pattern"]["Regex"], mergeable_ranks=ranks, special_tokens=special
-    )
+    encoding = tiktoken.Encoding("own", pat_str=words["pattern"]["Regex"], mergeable_ranks=ranks, special_tokens=special)
     return encoding, [*ids, *(token["id"] for token in added)], normal == "NFC"
 
 

@@ -126,10 +126,7 @@ def _joined(pieces: list[_Piece], read: Iterator[list[int]], max_length: int | N
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase,
-    conversations: Sequence[Messages],
-    first: Sequence[int],
-    max_length: int | None = None,
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Messages], first: Sequence[int], max_length: int | None = None
 ) -> Iterator[Encoded]:
     """Each conversation, cut at max_length tokens; of the assistant's turns those from message `first` on are `trained`.
 

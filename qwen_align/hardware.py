@@ -173,9 +173,7 @@ class Hardware:
 
     def _check_devices(self) -> None:
         if self.device == "gpu" and self.local and not has_gpu():
-            raise ConfigError(
-                "hardware.device=gpu: no NVIDIA device is visible here; hardware=cpu or hardware=auto works"
-            )
+            raise ConfigError("hardware.device=gpu: no NVIDIA device is visible here; hardware=cpu or hardware=auto works")
         if self.device == "gpu" and self.local and torch_build()[1] is None:
             raise ConfigError(f"hardware.device=gpu: {without_cuda()}; hardware=cpu works with what is there")
         if self.on_gpu and self.local and self.processes > len(gpus()):
@@ -192,15 +190,11 @@ class Hardware:
                     "expected `sbatch launch/slurm.sbatch WORDS`"
                 )
             if (tasks := os.environ.get("SLURM_NTASKS", str(self.processes))) != str(self.processes):
-                raise ConfigError(
-                    f"hardware.processes={self.processes}: the Slurm job has {tasks} tasks; expected {tasks}"
-                )
+                raise ConfigError(f"hardware.processes={self.processes}: the Slurm job has {tasks} tasks; expected {tasks}")
         if self.hostfile is None:
             return
         if not (path := find(self.hostfile)).is_file():
-            raise ConfigError(
-                f"hardware.hostfile={self.hostfile}: no such file; launch/hostfile.example shows what goes in"
-            )
+            raise ConfigError(f"hardware.hostfile={self.hostfile}: no such file; launch/hostfile.example shows what goes in")
         if self.launcher == "srun":
             raise ConfigError(f"hardware.hostfile={self.hostfile}: Slurm places the processes itself; expected null")
         if (room := slots(path)) != self.processes:
@@ -219,9 +213,7 @@ class Hardware:
                 f"hardware.deepspeed={self.deepspeed}: not JSON with zero_optimization.stage ({error}); launch/zero2.json is"
             ) from error
         if stage not in (0, 1, 2, 3):
-            raise ConfigError(
-                f"hardware.deepspeed={self.deepspeed}: zero_optimization.stage is {stage}; expected 1, 2 or 3"
-            )
+            raise ConfigError(f"hardware.deepspeed={self.deepspeed}: zero_optimization.stage is {stage}; expected 1, 2 or 3")
         compiles = not self.on_gpu or any("offload" in key for key in zero)
         for tool in (os.environ.get("CXX", "c++"), "ninja") if compiles else ():
             if shutil.which(tool, path=search_path()) is None:

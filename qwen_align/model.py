@@ -77,9 +77,7 @@ def pretrained_tokenizer(
     elif chat_template != "keep":
         tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
     if not tokenizer.chat_template:
-        raise ConfigError(
-            f"model.chat_template={chat_template}: {name} has no template of its own; expected chatml or a file"
-        )
+        raise ConfigError(f"model.chat_template={chat_template}: {name} has no template of its own; expected chatml or a file")
     _stop_tokenizer_at(tokenizer, stop_token)
     return tokenizer
 
@@ -99,11 +97,7 @@ def from_pretrained(
     tokenizer = pretrained_tokenizer(name, revision, chat_template, stop_token, trust_remote_code)
     try:
         policy = AutoModelForCausalLM.from_pretrained(
-            name,
-            revision=revision,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            trust_remote_code=trust_remote_code,
+            name, revision=revision, dtype=dtype, attn_implementation=attn_implementation, trust_remote_code=trust_remote_code
         )
     except OSError as error:
         raise _not_there(name, error) from error
@@ -161,9 +155,7 @@ def stop_at(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_to
     policy.config.pad_token_id = tokenizer.pad_token_id
     old = policy.generation_config.eos_token_id if policy.generation_config else None
     ends = [stop, *(old if isinstance(old, list) else [old])] if old not in (None, stop) else [stop]
-    policy.generation_config = GenerationConfig(
-        eos_token_id=list(dict.fromkeys(ends)), pad_token_id=tokenizer.pad_token_id
-    )
+    policy.generation_config = GenerationConfig(eos_token_id=list(dict.fromkeys(ends)), pad_token_id=tokenizer.pad_token_id)
     return policy, tokenizer
 
 

@@ -60,9 +60,7 @@ def folder_of(kind: str, folder: Path, labels: int | None = None) -> str:
                 num_labels=labels or 2,
             )
         else:
-            config = DistilBertConfig(
-                vocab_size=size, dim=32, n_layers=2, n_heads=2, hidden_dim=64, num_labels=labels or 2
-            )
+            config = DistilBertConfig(vocab_size=size, dim=32, n_layers=2, n_heads=2, hidden_dim=64, num_labels=labels or 2)
     torch.manual_seed(0)
     network = AutoModelForSequenceClassification.from_config(config)
     if labels is None:
@@ -95,8 +93,7 @@ def pairs(count: int, seed: int = 0, longest: int = 20) -> list[dict]:
         ask = [{"role": "user", "content": f"{number} {text(rng, longest)}"}]
         chosen, rejected = (f"{text(rng, longest)} {word}" for word in ("good happy", "bad sad"))
         answers = {
-            side: [{"role": "assistant", "content": said}]
-            for side, said in (("chosen", chosen), ("rejected", rejected))
+            side: [{"role": "assistant", "content": said}] for side, said in (("chosen", chosen), ("rejected", rejected))
         }
         rows.append({"prompt": ask, **answers})
     return rows

@@ -65,9 +65,7 @@ def undisturbed(name: str, overrides: tuple[str, ...], runs: Path) -> tuple[Path
     assert (ended := finish(program))[0] == 0, ended[1]
     norms = logged(folder, "grad_norm")
     moving = sum(norm > 0 for norm in norms)
-    assert moving > len(norms) / 2, (
-        f"{name}: {moving} of {len(norms)} steps move a weight; where none does, all is equal"
-    )
+    assert moving > len(norms) / 2, f"{name}: {moving} of {len(norms)} steps move a weight; where none does, all is equal"
     print(f"{name}: {moving} of {len(norms)} logged steps have a gradient, {seconds:.1f} s undisturbed", flush=True)
     return folder, seconds
 
@@ -94,9 +92,7 @@ def found(folder: Path) -> str:
     return f"at step {step}, newest {newest.name if steps else 'none'}{torn}{begun}"
 
 
-def disturbed(
-    overrides: tuple[str, ...], runs: Path, moments: list[float], rng: random.Random
-) -> tuple[Path, list[str]]:
+def disturbed(overrides: tuple[str, ...], runs: Path, moments: list[float], rng: random.Random) -> tuple[Path, list[str]]:
     """Run, killed after so many seconds of training: the run folder, and what each kill met."""
     folder, met, ends = planned(*overrides, f"runs_dir={runs}")[-1].folder, [], []
     for wait in [b - a for a, b in pairwise([0.0, *moments])]:

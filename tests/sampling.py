@@ -100,11 +100,7 @@ def puzzle(answers: dict[str, str] = ANSWERS, verifier: Verifier | None = EXACT)
 
 
 def job(
-    name: str,
-    generator: dict[str, Any] | None = None,
-    lineage: Sequence[str] = (),
-    folder: Path = Path(),
-    **method: Any,
+    name: str, generator: dict[str, Any] | None = None, lineage: Sequence[str] = (), folder: Path = Path(), **method: Any
 ) -> Job:
     """A job of a method that samples four completions of three problems, from SOURCE unless there is a generator.
 

@@ -73,9 +73,7 @@ def test_nothing_evaluates_text():
         if path == PACKAGE / "bench" / "verifier.py":
             continue  # measures the unsafe checker, under the name UNSAFE_verdict
         calls = {
-            n.func.id
-            for n in ast.walk(ast.parse(path.read_text()))
-            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+            n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
         }
         assert not calls & {"eval", "exec", "compile"}, path
 
@@ -103,9 +101,7 @@ def test_the_readmes_tree_is_the_repository():
     named = [line.split()[0].rstrip("/") for line in tree.splitlines() if line.strip()]
     missing = [name for name in named if not (ROOT / name).exists()]
     assert missing == []
-    rooms = {
-        str(p.relative_to(ROOT)) for p in PACKAGE.iterdir() if not p.name.startswith("__") or p.name == "__main__.py"
-    }
+    rooms = {str(p.relative_to(ROOT)) for p in PACKAGE.iterdir() if not p.name.startswith("__") or p.name == "__main__.py"}
     assert rooms <= set(named), f"not in the README's tree: {sorted(rooms - set(named))}"
 
 

@@ -8,15 +8,8 @@ from qwen_align import byte_pair, chat
 from qwen_align.errors import ConfigError
 from qwen_align.model import CHATML
 
-PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-TEXTS = [
-    "What is 2 + 2? It's four, isn't it?",
-    "Say it in French: déjà vu, naïveté.",
-    "one\n\n two   three\n",
-    "数学 🙂 12345",
-]
+PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+TEXTS = ["What is 2 + 2? It's four, isn't it?", "Say it in French: déjà vu, naïveté.", "one\n\n two   three\n", "数学 🙂 12345"]
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +17,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE of Qwen's kind with ChatML."""
     inner = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PATTERN), "isolated", invert=False)
-    inner.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    inner.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     inner.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    inner.train_from_iterator(
-        TEXTS * 3, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
-    )
+    inner.train_from_iterator(TEXTS * 3, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False))
     special = [AddedToken(t, normalized=False, special=True) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")]
     inner.add_tokens([*special, AddedToken("<tool_call>", normalized=False, special=False)])
     made = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>")
@@ -105,11 +94,7 @@ def test_a_forged_prompt_is_the_beginning_of_what_is_trained(tokenizer):
 
 
 def test_answers_are_those_of_whole_conversations(tokenizer):
-    prompts, good, bad = (
-        [TALK[:2], TALK[:4]],
-        [[TALK[2]], [TALK[4]]],
-        [[says("assistant", "No")], [says("assistant", "")]],
-    )
+    prompts, good, bad = ([TALK[:2], TALK[:4]], [[TALK[2]], [TALK[4]]], [[says("assistant", "No")], [says("assistant", "")]])
     for prompt, asked, *answers in zip(prompts, chat.prompt_ids(tokenizer, prompts), good, bad, strict=True):
         ((first, *found),) = chat.encode_answers(tokenizer, [prompt], *([answer] for answer in answers))
         assert first == asked
@@ -126,9 +111,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer):
 def test_a_template_that_never_stops_is_refused(tokenizer):
     other = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|endoftext|>")
     other.chat_template = CHATML
-    with pytest.raises(
-        ConfigError, match=r"model\.stop_token=<\|endoftext\|>: the chat template does not end an answer"
-    ):
+    with pytest.raises(ConfigError, match=r"model\.stop_token=<\|endoftext\|>: the chat template does not end an answer"):
         list(chat.encode(other, [TALK], [0]))
 
 

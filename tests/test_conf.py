@@ -15,9 +15,7 @@ from qwen_align.config import groups
 FILES = sorted(groups.CONF.rglob("*.yaml"))
 WHOLE = ("experiment", "sweep")  # groups whose options are no components: they choose among those of the others
 SUITES = [p for p in FILES if p.parent.name == "bench"]  # of another program; tests/bench/ plans them
-COMPONENTS = [
-    p for p in FILES if p not in SUITES and p.relative_to(groups.CONF).parts[0] not in (*WHOLE, "config.yaml")
-]
+COMPONENTS = [p for p in FILES if p not in SUITES and p.relative_to(groups.CONF).parts[0] not in (*WHOLE, "config.yaml")]
 MODULES = {  # group -> where its targets live
     "adapter": ("qwen_align.model.", "peft."),
     "bench": ("qwen_align.bench.",),
@@ -58,9 +56,7 @@ def keys_taken(target: str) -> tuple[set[str], set[str]]:
     found = get_object(target)
     if dataclasses.is_dataclass(found):
         taken = [f for f in dataclasses.fields(found) if f.init]
-        required = {
-            f.name for f in taken if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        }
+        required = {f.name for f in taken if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
         return {f.name for f in taken}, required
     parameters = inspect.signature(found).parameters.values()
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -104,9 +100,7 @@ def test_target_takes_the_keys(path):
     keys -= {"verifier"} if path.parent.name == "data" and path.stem != "local" else set()  # the layer builds it
     taken, required = keys_taken(node["_target_"])
     found = get_object(node["_target_"])
-    free = not inspect.isclass(found) and any(
-        p.kind is p.VAR_KEYWORD for p in inspect.signature(found).parameters.values()
-    )
+    free = not inspect.isclass(found) and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(found).parameters.values())
     if free:  # from_scratch hands the rest to the architecture's config
         from transformers import Qwen2Config
 

@@ -29,9 +29,7 @@ def gpu(monkeypatch):
 
 def test_a_gpu_that_torch_cannot_use_is_an_error_if_it_was_asked_for(gpu, capsys):
     gpu(memory=0)
-    with pytest.raises(
-        ConfigError, match=r"hardware\.device=gpu: torch .* can't use the GPU \(.+\); expected a driver"
-    ):
+    with pytest.raises(ConfigError, match=r"hardware\.device=gpu: torch .* can't use the GPU \(.+\); expected a driver"):
         on_gpu(hardware.Hardware(device="gpu"))
     assert not on_gpu(hardware.Hardware(device="auto"))
     assert "this runs on the CPU: torch" in capsys.readouterr().out

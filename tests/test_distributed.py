@@ -137,9 +137,7 @@ def test_dpo_on_two_processes_is_dpo_on_one(runs):
     assert run_folder.read_json(folder / "run.json")["world_size"] == 2
     assert len(logged(folder, "loss")) == 8
     assert logged(folder, "loss") == pytest.approx(logged(stage.folder, "loss"), rel=1e-3)
-    assert logged(folder, "rewards/margins") == pytest.approx(
-        logged(stage.folder, "rewards/margins"), rel=0.05, abs=1e-4
-    )
+    assert logged(folder, "rewards/margins") == pytest.approx(logged(stage.folder, "rewards/margins"), rel=0.05, abs=1e-4)
 
 
 def killed(folder: Path, overrides: tuple[str, ...]) -> tuple[Path, int, str]:

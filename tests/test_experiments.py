@@ -113,9 +113,7 @@ def test_all_stages_of_the_course_ask_in_the_same_words(plans):
     assert wordings == {(None, "asingh15/countdown_tasks_3to4")}
 
 
-QUESTION = (
-    "A conversation between User and Assistant.\nUser: Using the numbers [{}], create an equation that equals {}."
-)
+QUESTION = "A conversation between User and Assistant.\nUser: Using the numbers [{}], create an equation that equals {}."
 
 
 def small_course(folder: Path) -> list[str]:

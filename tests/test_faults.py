@@ -119,9 +119,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, text=True
-    )
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
     yield folder
@@ -132,9 +130,7 @@ def remount(folder: Path, option: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint_and_the_run_goes_on_from_it(
-    small_disk, run_main, monkeypatch
-):
+def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint_and_the_run_goes_on_from_it(small_disk, run_main, monkeypatch):
     monkeypatch.setattr(forecast, "check_disk", lambda stages, folder: 0.0)  # others may fill it later
     overrides = (*SFT, "stages.sft.args.max_steps=40", "checkpoints.keep=99", f"runs_dir={small_disk}")
     stage = stage_of(small_disk, *overrides)
@@ -175,12 +171,7 @@ def test_a_folder_that_became_read_only_is_one_line(small_disk, run_main):
 
 
 def test_a_killed_parent_loses_nothing_and_two_parents_share_what_is_left(tmp_path):
-    overrides = (
-        *SFT,
-        "stages.sft.args.max_steps=60",
-        "stages.sft.args.save_steps=20",
-        "stages.sft.args.logging_steps=1",
-    )
+    overrides = (*SFT, "stages.sft.args.max_steps=60", "stages.sft.args.save_steps=20", "stages.sft.args.logging_steps=1")
     stage = stage_of(tmp_path, *overrides)
     first = start(tmp_path, *overrides)
     once(lambda: len(logged(stage.folder, "loss")) >= 5, first)

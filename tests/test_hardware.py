@@ -115,9 +115,7 @@ def test_the_installed_torch_is_read_as_it_says_itself_and_not_imported():
 
 def test_a_gpu_with_a_torch_that_has_no_cuda_is_an_error_that_names_the_command(devices, without_cuda):
     (devices / "nvidia0").touch()
-    with pytest.raises(
-        ConfigError, match=r"device=gpu: .*2\.13\.0\+cpu is built without CUDA; .*pip install torch==2\.13\.0"
-    ):
+    with pytest.raises(ConfigError, match=r"device=gpu: .*2\.13\.0\+cpu is built without CUDA; .*pip install torch==2\.13\.0"):
         Hardware(device="gpu")
 
 

@@ -70,9 +70,7 @@ def test_a_reward_of_trl_trains(run, start):
 
 def test_a_factory_of_trl_trains_on_token_ids(run, start):
     factory = "reward._target_=trl.rewards.get_soft_overlong_punishment"
-    code, said = run(
-        *TINY, "name=null", "method=rloo", factory, "+reward.max_completion_len=28", "+reward.soft_punish_cache=8"
-    )
+    code, said = run(*TINY, "name=null", "method=rloo", factory, "+reward.max_completion_len=28", "+reward.soft_punish_cache=8")
     assert code == 0, said
 
 

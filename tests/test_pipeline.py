@@ -151,11 +151,7 @@ def test_supervised_tuning_reward_model_and_rloo_come_in_this_order(pipeline):
 
 
 def test_supervised_tuning_learns_the_demonstrations(pipeline):
-    losses = [
-        line["loss"]
-        for line in run_folder.read_jsonl(pipeline.stages["sft"].folder / "metrics.jsonl")
-        if "loss" in line
-    ]
+    losses = [line["loss"] for line in run_folder.read_jsonl(pipeline.stages["sft"].folder / "metrics.jsonl") if "loss" in line]
     assert losses[-1] < 0.95 * losses[0]
 
 
@@ -177,9 +173,7 @@ def test_rloo_starts_from_the_tuned_policy_and_changes_it(pipeline):
 
 
 def test_rewards_are_finite_and_differ(pipeline):
-    lines = [
-        line for line in run_folder.read_jsonl(pipeline.stages["rloo"].folder / "metrics.jsonl") if "reward" in line
-    ]
+    lines = [line for line in run_folder.read_jsonl(pipeline.stages["rloo"].folder / "metrics.jsonl") if "reward" in line]
     assert len(lines) == 3
     assert all(math.isfinite(line["reward"]) and line["reward_std"] > 0 for line in lines)
     assert all(line["groups_without_variance"] < 1 for line in lines)
@@ -193,9 +187,7 @@ def test_what_rloo_logs_is_what_the_saved_reward_model_says(pipeline):
     (logged,) = pipeline.last["rewards"].values()
     assert len(expected) == 32 and len(set(expected)) > 1
     assert list(logged) == pytest.approx(expected, abs=1e-4)
-    line = [
-        line for line in run_folder.read_jsonl(pipeline.stages["rloo"].folder / "metrics.jsonl") if "reward" in line
-    ][-1]
+    line = [line for line in run_folder.read_jsonl(pipeline.stages["rloo"].folder / "metrics.jsonl") if "reward" in line][-1]
     assert line["reward"] == pytest.approx(sum(expected) / 32, abs=1e-4)
 
 
@@ -206,15 +198,10 @@ def test_a_comparison_adds_dpo_reuses_the_rest_and_is_judged_by_the_reward_model
     finish(stages)
     made = {stage.method: stage for stage in stages}
     margins = [
-        line["rewards/margins"]
-        for line in run_folder.read_jsonl(made["dpo"].folder / "metrics.jsonl")
-        if "loss" in line
+        line["rewards/margins"] for line in run_folder.read_jsonl(made["dpo"].folder / "metrics.jsonl") if "loss" in line
     ]
     assert margins[-1] > margins[0]
-    metrics, kind = (
-        run_folder.read_json(made["compare"].folder / "metrics.json"),
-        made["reward"].config["reward"]["name"],
-    )
+    metrics, kind = (run_folder.read_json(made["compare"].folder / "metrics.json"), made["reward"].config["reward"]["name"])
     assert list(metrics["policies"]) == ["sft", "dpo", "rloo"]
     assert all(found["n"] == 12 and math.isfinite(found[kind]["mean"]) for found in metrics["policies"].values())
     model, lines = (

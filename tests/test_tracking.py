@@ -29,14 +29,7 @@ for name in ("first", "second"):
 @pytest.fixture
 def no_key(tmp_path, monkeypatch):
     """No key of Weights & Biases anywhere, and an environment that is put back afterwards."""
-    for name in (
-        "WANDB_API_KEY",
-        "WANDB_MODE",
-        "WANDB_PROJECT",
-        "WANDB_DIR",
-        "WANDB_SILENT",
-        "TENSORBOARD_LOGGING_DIR",
-    ):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR", "WANDB_SILENT", "TENSORBOARD_LOGGING_DIR"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -35,9 +35,7 @@ def main() -> None:
     else:
         shared |= {"num_generations": 8, "max_completion_length": 28, "beta": 0.0}
         rloo = RLOOConfig(per_device_train_batch_size=128, learning_rate=5e-5, logging_steps=1, **shared)
-        trainer = RLOOTrainer(
-            model=folder, reward_funcs=[countdown], args=rloo, train_dataset=data, processing_class=tokenizer
-        )
+        trainer = RLOOTrainer(model=folder, reward_funcs=[countdown], args=rloo, train_dataset=data, processing_class=tokenizer)
     result = trainer.train()
     trainer.save_model(out)
     print(json.dumps({"train_runtime": result.metrics["train_runtime"]}))

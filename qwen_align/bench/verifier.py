@@ -93,9 +93,7 @@ def _all(verdict: Callable[..., object], cases: Sequence[tuple[Any, ...]]) -> Ca
 def _hostile_row(name: str, case: Case, rounds: int) -> Row:
     seconds = _killed_after(UNSAFE_LIMIT, case)
     if seconds < UNSAFE_LIMIT:
-        return interleaved(
-            name, "verdicts", _all(countdown.verify, [case]), _all(UNSAFE_verdict, [case]), rounds, "hostile"
-        )
+        return interleaved(name, "verdicts", _all(countdown.verify, [case]), _all(UNSAFE_verdict, [case]), rounds, "hostile")
     began = time.perf_counter()
     countdown.verify(*case)
     ours = time.perf_counter() - began

@@ -141,9 +141,7 @@ def construct(node: Mapping[str, Any], key: str = "_target_") -> Any:
         raise ConfigError(f"{key}: {target} raised {type(error).__name__}: {error}") from error
 
 
-def check_arguments(
-    key: str, target: str, kind: Callable[..., Any], given: Mapping[str, Any], some: bool = False
-) -> None:
+def check_arguments(key: str, target: str, kind: Callable[..., Any], given: Mapping[str, Any], some: bool = False) -> None:
     """Raise ConfigError unless a callable takes these keyword arguments; `some`: others will follow."""
     try:
         signature = inspect.signature(kind)

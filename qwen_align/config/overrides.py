@@ -60,9 +60,7 @@ def _several(override: str, key: str, value: str) -> list[str]:
     for option in _options(value):
         name = re.split("[.:]", option)[-1] if groups.is_target(key, option) else option
         if name in chosen:
-            raise ConfigError(
-                f"{override}: {name} is there twice; a second one under a name: +reward@reward.NAME={option}"
-            )
+            raise ConfigError(f"{override}: {name} is there twice; a second one under a name: +reward@reward.NAME={option}")
         chosen[name] = option
     return ["reward=several", *(f"+reward@reward.{name}={option}" for name, option in chosen.items())]
 

@@ -85,9 +85,7 @@ def exact_resume(planned: Planned) -> None:
     """Checkpoints fall where a generation batch ends: what it is used for further on is in no checkpoint."""
     args = planned.job.method.args
     if args.get("generation_batch_size"):
-        raise ConfigError(
-            "method.args.generation_batch_size: set method.prompts_per_step and args.num_generations instead"
-        )
+        raise ConfigError("method.args.generation_batch_size: set method.prompts_per_step and args.num_generations instead")
     _, accumulation = batch(planned.job.method, planned.job.hardware.processes)
     window = (args.get("steps_per_generation") or accumulation) * args.get("num_iterations", 1)
     every = window // math.gcd(window, accumulation)
@@ -176,9 +174,7 @@ def share_of_wrong_labels(planned: Planned) -> None:
     """Label smoothing of a reward model is a share below a half."""
     share = planned.job.method.label_smoothing
     if not 0 <= share < 0.5:
-        raise ConfigError(
-            f"method.label_smoothing={share}: expected the share of wrong labels, at least 0 and below 0.5"
-        )
+        raise ConfigError(f"method.label_smoothing={share}: expected the share of wrong labels, at least 0 and below 0.5")
 
 
 def mismatched_rows(planned: Planned) -> None:
@@ -222,6 +218,4 @@ def selection(planned: Planned) -> None:
 def two_policies(planned: Planned) -> None:
     """There is something to compare."""
     if len(planned.job.method.policies) < 2:
-        raise ConfigError(
-            'method.policies: expected at least two, for example {sft: ["method=sft"], rloo: ["method=rloo"]}'
-        )
+        raise ConfigError('method.policies: expected at least two, for example {sft: ["method=sft"], rloo: ["method=rloo"]}')

@@ -51,9 +51,7 @@ def enums() -> dict[str, tuple[str, ...]]:
     for file in map(source_code.file_of, _ENUMS):
         for node in source_code.tree(file).body if file else []:
             if isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Name) and "Enum" in b.id for b in node.bases):
-                values = [
-                    n.value.value for n in node.body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)
-                ]
+                values = [n.value.value for n in node.body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)]
                 found[node.name] = tuple(str(v) for v in values)
     return found
 

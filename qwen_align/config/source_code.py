@@ -76,11 +76,7 @@ def _lazy(node: ast.Assign, name: str, file: Path) -> Path | None:
     if ast.unparse(node.targets[0]) != "_import_structure" or not isinstance(node.value, ast.Dict):
         return None
     for key, value in zip(node.value.keys, node.value.values, strict=True):
-        if (
-            isinstance(key, ast.Constant)
-            and isinstance(value, ast.List)
-            and name in [ast.unparse(e)[1:-1] for e in value.elts]
-        ):
+        if isinstance(key, ast.Constant) and isinstance(value, ast.List) and name in [ast.unparse(e)[1:-1] for e in value.elts]:
             return _python(file.parent.joinpath(*str(key.value).split(".")))
     return None
 

@@ -59,9 +59,7 @@ def reachable(numbers: tuple[int, ...], largest: int) -> Table:
     return table
 
 
-def solve(
-    numbers: Sequence[int], target: int, rng: random.Random, largest: int = 1000
-) -> tuple[list[Step], str] | None:
+def solve(numbers: Sequence[int], target: int, rng: random.Random, largest: int = 1000) -> tuple[list[Step], str] | None:
     """A random solution: its steps in order and the expression, or None where the integers 0..largest hold none."""
     table = reachable(tuple(sorted(numbers)), largest)
     whole = len(table) - 1
@@ -106,9 +104,7 @@ def extra_demonstrations(path: str | None, held_out: Callable[[Sequence[int]], b
     rows = extra_rows.read(path, COLUMNS)
     for number, row in enumerate(rows, 1):
         if row["nums"] and held_out(row["nums"]):
-            raise ConfigError(
-                f"data.extra={path}: row {number} asks for {row['nums']}: the evaluation view has these numbers"
-            )
+            raise ConfigError(f"data.extra={path}: row {number} asks for {row['nums']}: the evaluation view has these numbers")
     return rows
 
 

@@ -157,9 +157,7 @@ class CountdownHub:
     problems: int  # at most so many rows in each training view
     evaluation_problems: int  # at most so many in the evaluation view
     held_out: float  # share of number multisets kept for the evaluation view
-    prompt: (
-        str | None
-    )  # with {numbers} and {target}; None: all views ask as the first problem's own column `prompt` does
+    prompt: str | None  # with {numbers} and {target}; None: all views ask as the first problem's own column `prompt` does
     extra: str | None = None  # a file of more demonstrations
     preferences_name: str | None = None  # of pairs; None: no such view
     evaluation_split: str | None = None  # the evaluation view, of the problems; None: the share held_out of train

@@ -112,7 +112,6 @@ def _dataset(source: str, rows: list[Record]) -> "Dataset":
             Dataset.from_dict({name: column})
         except (ValueError, TypeError, OverflowError) as error:
             raise ConfigError(
-                f"{source}: the column {name} holds values of different types ({str(error).splitlines()[0]}); "
-                "expected one type"
+                f"{source}: the column {name} holds values of different types ({str(error).splitlines()[0]}); expected one type"
             ) from error
     return Dataset.from_dict(columns)

@@ -65,11 +65,7 @@ class Generator(Protocol):
 
 
 def sample(
-    generator: Generator,
-    prompts: Sequence[Conversation],
-    sampling: Sampling,
-    title: str,
-    policy: "Policy | None" = None,
+    generator: Generator, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
 ) -> list[list[Completion]]:
     """n completions for each prompt, in the prompts' order."""
     results: list[list[Completion]] = [[] for _ in prompts]
@@ -109,8 +105,6 @@ def check(node: Mapping[str, Any], method: str, option: str, init: str, verifier
             f"generator={option}: only what is in the file is measured, no policy; expected method=evaluate with init=base, "
             f"not method={method} with init={init}"
         )
-    source = component.construct(
-        node, "generator"
-    )  # what it lacks is said before a training that it measures the end of
+    source = component.construct(node, "generator")  # what it lacks is said before a training that it measures the end of
     if recorded:
         source.problems(verifier)

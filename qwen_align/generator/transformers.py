@@ -152,9 +152,7 @@ def decode(
         position = position + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         seen = mask if padded else None
-        result = weights(
-            token[:, None], attention_mask=seen, position_ids=position, past_key_values=cache, use_cache=True
-        )
+        result = weights(token[:, None], attention_mask=seen, position_ids=position, past_key_values=cache, use_cache=True)
         logits = result.logits[:, -1]
     return tokens, counts, finished
 

@@ -115,9 +115,7 @@ class Vllm:
 
     def __init__(self, gpu_memory_utilization: float = 0.6, enforce_eager: bool = False) -> None:
         if not 0 < gpu_memory_utilization <= 1:
-            raise ConfigError(
-                f"generator.gpu_memory_utilization={gpu_memory_utilization}: expected a share above 0, at most 1"
-            )
+            raise ConfigError(f"generator.gpu_memory_utilization={gpu_memory_utilization}: expected a share above 0, at most 1")
         if installed() is None:
             raise ConfigError(
                 f"generator=vllm: the package vllm is not installed; {how_to_install()}; or generator=transformers, which runs "

@@ -96,9 +96,7 @@ def _is_whole(path: Path) -> bool:
             if not start or start == _LFS_POINTER or path.resolve().suffix == ".incomplete":
                 return False
             if path.suffix != ".safetensors":
-                return not start.startswith(_ZIP) or zipfile.is_zipfile(
-                    path
-                )  # torch.save writes one; its index is at the end
+                return not start.startswith(_ZIP) or zipfile.is_zipfile(path)  # torch.save writes one; its index is at the end
             length = int.from_bytes(start[:8], "little")
             if 8 + length > path.stat().st_size:
                 return False
@@ -117,9 +115,7 @@ def files_of(need: Need) -> Files:
         return Files(None)
     below = folder.iterdir() if need.kind == "model" else folder.rglob("*")
     whole = {path.relative_to(folder).as_posix(): _is_whole(path) for path in below if path.is_file()}
-    return Files(
-        folder, frozenset(n for n, ok in whole.items() if ok), frozenset(n for n, ok in whole.items() if not ok)
-    )
+    return Files(folder, frozenset(n for n, ok in whole.items() if ok), frozenset(n for n, ok in whole.items() if not ok))
 
 
 def _listed(need: Need) -> frozenset[str]:
@@ -142,12 +138,8 @@ def _listed(need: Need) -> frozenset[str]:
         raise ConfigError(f"{need.setting}: the Hub says {str(error).splitlines()[0]}{need.offline}") from error
     except Exception as error:  # whatever the HTTP library underneath raises: no name, no route, no time
         main = commit(need.name, need.kind, None)
-        advice = (
-            f"; HF_HUB_OFFLINE=1 takes {main}, which the cache has" if main != need.revision and main else need.offline
-        )
-        raise ConfigError(
-            f"{need.setting}: not in the local cache{need.at}, and the Hub cannot be reached{advice}"
-        ) from error
+        advice = f"; HF_HUB_OFFLINE=1 takes {main}, which the cache has" if main != need.revision and main else need.offline
+        raise ConfigError(f"{need.setting}: not in the local cache{need.at}, and the Hub cannot be reached{advice}") from error
     return frozenset(file.rfilename for file in info.siblings or ())
 
 

@@ -16,12 +16,7 @@ from qwen_align.hub.files import Files, Need, complete, with_all_shards
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", *_PICKLES)
 _SENTENCEPIECE = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
-_VOCABULARIES = (
-    ("tokenizer.json",),
-    *((name,) for name in _SENTENCEPIECE),
-    ("vocab.txt",),
-    ("vocab.json", "merges.txt"),
-)
+_VOCABULARIES = (("tokenizer.json",), *((name,) for name in _SENTENCEPIECE), ("vocab.txt",), ("vocab.json", "merges.txt"))
 
 
 @dataclass(frozen=True)
@@ -84,11 +79,7 @@ def _lacks(model: Model, files: Files) -> str | None:
         return "weights (model.safetensors or pytorch_model.bin)"
     if tokenizer or model.own_code:
         return None
-    return (
-        "tokenizer.json"
-        if model.saved
-        else "tokenizer (tokenizer.json, spm.model, vocab.txt, vocab.json with merges.txt)"
-    )
+    return "tokenizer.json" if model.saved else "tokenizer (tokenizer.json, spm.model, vocab.txt, vocab.json with merges.txt)"
 
 
 def require(model: Model) -> str | None:

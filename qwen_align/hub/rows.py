@@ -18,9 +18,7 @@ from qwen_align.hub.files import Files, Need, complete, snapshot, with_all_shard
 
 _ROWS = re.compile(r"\.(parquet|jsonl?|ndjson|csv|tsv|arrow|txt|zip|tar)(\.(gz|zst|bz2|xz|lz4))?$")
 _NO_ROWS = re.compile(r"(^|/)dataset_infos?\.json$")
-_SPLIT = re.compile(
-    r"(?<![a-z])(train|test|valid|validation|val|dev|eval)(?![a-z])"
-)  # how `datasets` tells files apart
+_SPLIT = re.compile(r"(?<![a-z])(train|test|valid|validation|val|dev|eval)(?![a-z])")  # how `datasets` tells files apart
 
 
 @dataclass(frozen=True)

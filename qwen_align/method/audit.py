@@ -95,17 +95,12 @@ def audit(verifier: Verifier | None, rows: Sequence[Row], pools: Pools, stop: St
     return found
 
 
-def _of_answers(
-    verifier: Verifier, answers: Callable[[str], list[str]], rows: Sequence[Row], pools: Pools
-) -> dict[str, Any]:
+def _of_answers(verifier: Verifier, answers: Callable[[str], list[str]], rows: Sequence[Row], pools: Pools) -> dict[str, Any]:
     """How many answers there are, and what judging the first instead of the last would change."""
     held = [[answers(c.text) for c in pool] for pool in pools]
     # Of one answer the verdict is known; a verifier may also find one without a marker, which is the only one then.
     first = [
-        [
-            verifier.verify(texts[0], row) if len(texts) > 1 else c.verdict
-            for texts, c in zip(of_pool, pool, strict=True)
-        ]
+        [verifier.verify(texts[0], row) if len(texts) > 1 else c.verdict for texts, c in zip(of_pool, pool, strict=True)]
         for row, of_pool, pool in zip(rows, held, pools, strict=True)
     ]
     changed = [[a != c.verdict for a, c in zip(*both, strict=True)] for both in zip(first, pools, strict=True)]
@@ -178,9 +173,7 @@ def of_log(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "several_answers": "completions/several_answers",
         "no_answer": "completions/no_answer",
     }
-    found = {
-        ours: fmean([line[key] for line in last]) for ours, key in names.items() if all(key in line for line in last)
-    }
+    found = {ours: fmean([line[key] for line in last]) for ours, key in names.items() if all(key in line for line in last)}
     return {"logged_lines": len(last), "ended_by_stop": 1 - found["truncated"], **found}
 
 
@@ -200,9 +193,7 @@ def of_demonstrations(rows: "Dataset", stop: int | None) -> dict[str, Any]:
     found: dict[str, Any] = {"demonstrations": {"rows": len(rows), "without_stop_token": without}}
     if without <= FEW * len(rows):
         return found
-    text = (
-        f"{without} of {len(rows)} demonstrations never show the stop token: they teach to go on; raise args.max_length"
-    )
+    text = f"{without} of {len(rows)} demonstrations never show the stop token: they teach to go on; raise args.max_length"
     if without == len(rows):
         text = (
             "no demonstration shows the stop token, so the policy can't learn to stop: method.args.max_length cuts all of "

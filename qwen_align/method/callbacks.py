@@ -37,9 +37,7 @@ PROMPTS = 64  # held-out ones for each measurement
 class ProgressBar(ProgressCallback):
     """The trainer's progress bar with the numbers worth watching on it, instead of a line of forty at each logging step."""
 
-    def on_log(
-        self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Show loss or reward beside the bar."""
         shown = {k: f"{float(v):.3g}" for k, v in (logs or {}).items() if k in ("loss", "reward", "kl", "reward_std")}
         if "reward" in shown:
@@ -58,9 +56,7 @@ class Recorder(TrainerCallback):
         kept = [line for line in before if line["step"] <= resumed_step and "train_runtime" not in line]
         run_folder.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def on_log(
-        self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Append what the trainer logged."""
         if state.is_world_process_zero and logs:
             with self.path.open("a", encoding="utf-8") as file:
@@ -108,9 +104,7 @@ class HealthWarnings(TrainerCallback):
             if line["step"] <= state.global_step and "train_runtime" not in line:
                 self.see(line, args)
 
-    def on_log(
-        self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Look at what the trainer logged."""
         if state.is_world_process_zero and logs and "train_runtime" not in logs:
             for text in self.see({"step": state.global_step, **logs}, args):
@@ -179,9 +173,7 @@ class HeldOut(TrainerCallback):
         self.note("held_out_error", stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0)
         self.note("held_out_seconds", round(time.monotonic() - began, 2))
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         """Where training starts from, and whether it ends completions otherwise than they are measured."""
         for text in audit.differences({"method": {"args": vars(args)}}, self.drawing.max_completion_length):
             if state.is_world_process_zero:

@@ -165,9 +165,7 @@ def sampling(job: Job, settings: DictConfig) -> Sampling:
     return Sampling(settings.samples, max_completion_length=job.max_completion_length, seed=job.seed, **chances)
 
 
-def measure(
-    found: Problems, log: CompletionLog, loaded: model.Policy, label: str, drawn: Sampling, file: str
-) -> Measured:
+def measure(found: Problems, log: CompletionLog, loaded: model.Policy, label: str, drawn: Sampling, file: str) -> Measured:
     """Let a policy that is on its device answer all problems, greedily and in samples, and verify every completion."""
     before = timeouts(found.verifier)
     greedy = found.judged(log.sample(loaded, label, "greedy", drawn.greedy()))

@@ -27,9 +27,7 @@ class KTO(preferences.OnPreferences, KTOTrainer):
     def examples(cls, pairs: Dataset, seed: int) -> Dataset:
         """prompt, completion and label of both answers of each pair, shuffled."""
         sides = [
-            pairs.select_columns(["prompt", side])
-            .rename_column(side, "completion")
-            .add_column("label", [label] * len(pairs))
+            pairs.select_columns(["prompt", side]).rename_column(side, "completion").add_column("label", [label] * len(pairs))
             for side, label in (("chosen", True), ("rejected", False))
         ]
         return concatenate_datasets(sides).shuffle(seed=seed)

@@ -57,9 +57,7 @@ def has_margins(rows: Dataset, column: str | None) -> bool:
         return False
     for number, value in enumerate(rows[column], 1):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ConfigError(
-                f"method.margin={column}: pair {number} has {value!r}; expected a number in every pair, or null"
-            )
+            raise ConfigError(f"method.margin={column}: pair {number} has {value!r}; expected a number in every pair, or null")
     return True
 
 

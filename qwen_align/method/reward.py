@@ -92,27 +92,21 @@ def save(
     readers = tokenizer, saved_tokenizer(str(folder))
     here, there = (pair_encoder(network, reader, model.architecture, model.max_length) for reader in readers)
     if (here.typed, here.encode(prompts, answers)) != (there.typed, there.encode(prompts, answers)):
-        raise RuntimeError(
-            f"the tokenizer saved in {folder} reads pairs otherwise than in training: scores would be wrong"
-        )
+        raise RuntimeError(f"the tokenizer saved in {folder} reads pairs otherwise than in training: scores would be wrong")
 
 
 def build(node: Mapping[str, Any]) -> RewardModel:
     """The reward model that is to be trained; ConfigError for a reward that isn't one."""
     model = reward.build(node)[0].function
     if not isinstance(model, RewardModel):
-        raise ConfigError(
-            "reward: method=reward trains one reward model; expected reward=deberta, distilbert or minilm"
-        )
+        raise ConfigError("reward: method=reward trains one reward model; expected reward=deberta, distilbert or minilm")
     return model
 
 
 def trainer_of(job: Job, folder: Path, model: RewardModel, rows: tuple[Dataset, Dataset]) -> Any:
     """The trainer on (training pairs, held-out pairs), and what encoding found in each."""
     method = job.method
-    texts = (
-        text for row in rows[0] for text in (flatten(row["prompt"]), text_of(row["chosen"]), text_of(row["rejected"]))
-    )
+    texts = (text for row in rows[0] for text in (flatten(row["prompt"]), text_of(row["chosen"]), text_of(row["rejected"])))
     network, tokenizer = fresh(model.base or "", model.architecture, model.revision, texts)
     encoder = pair_encoder(network, tokenizer, model.architecture, model.max_length)
     train_rows, train_counts = pairs.tokenise(rows[0], encoder, method.margin, "training")

@@ -129,9 +129,7 @@ def criteria(
     return [[verifier.answer(completion.text) for completion in pool] for pool in pools]
 
 
-def export(
-    folder: Path, rows: Sequence[Row], pools: Pools, chosen_by: Sequence[Sequence[Any]], select: str
-) -> tuple[int, int]:
+def export(folder: Path, rows: Sequence[Row], pools: Pools, chosen_by: Sequence[Sequence[Any]], select: str) -> tuple[int, int]:
     """Write demonstrations.jsonl and preferences.jsonl; returns how many lines each has.
 
     A winner is the best accepted completion, its rejected counterpart the first that the verifier refuses (select=reward: the

@@ -50,9 +50,7 @@ class _Tokenised:
         return kept
 
 
-def tokenise(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None, everything: bool = False
-) -> Dataset:
+def tokenise(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None, everything: bool = False) -> Dataset:
     """input_ids and labels (-100 where nothing is trained) of conversations, cut at max_length tokens.
 
     Args:

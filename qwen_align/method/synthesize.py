@@ -77,9 +77,7 @@ def teacher_prompt(template: str | None, row: Row) -> Conversation:
     if template is None:
         return conversation
     columns = {"prompt": conversation[-1]["content"]} | {
-        key: " ".join(map(str, value)) if isinstance(value, list) else value
-        for key, value in row.items()
-        if key != "prompt"
+        key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in row.items() if key != "prompt"
     }
     try:
         fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}

@@ -13,9 +13,7 @@ from qwen_align.metric import interval
 NONE = "none"  # the last column: no label was answered
 
 
-def confusion(
-    labels: Sequence[str], expected: Sequence[str], answered: Sequence[Sequence[str | None]]
-) -> dict[str, Any]:
+def confusion(labels: Sequence[str], expected: Sequence[str], answered: Sequence[Sequence[str | None]]) -> dict[str, Any]:
     """{"table": counts (labels, labels and none), "accuracy": {label: {n problems, mean, low, high}}}.
 
     Args:
@@ -38,9 +36,7 @@ def confusion(
     return {"table": table, "accuracy": accuracy}
 
 
-def by_label(
-    expected: Sequence[str], greedy: Sequence[str | None], samples: Sequence[Sequence[str | None]]
-) -> dict[str, Any]:
+def by_label(expected: Sequence[str], greedy: Sequence[str | None], samples: Sequence[Sequence[str | None]]) -> dict[str, Any]:
     """The labels that were right somewhere; the confusions of the greedy answers, where there are some, and of the samples."""
     labels = sorted(set(expected))
     found: dict[str, Any] = {"labels": labels}

@@ -25,9 +25,7 @@ def differences(policies: Mapping[str, Mapping[str, Sequence[float]]]) -> list[D
     """
     return [
         Difference(
-            after,
-            before,
-            {key: interval.paired(policies[after][key], values) for key, values in policies[before].items()},
+            after, before, {key: interval.paired(policies[after][key], values) for key, values in policies[before].items()}
         )
         for before, after in combinations(policies, 2)
     ]

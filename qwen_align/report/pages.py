@@ -48,8 +48,6 @@ def _draw(folder: Path, evidence: Evidence, table: tables.Table | None) -> list[
             (folder / name).unlink(missing_ok=True)  # of an earlier job with this name
     if table:
         metric = table.metrics[0]
-        plot.intervals(
-            folder / tables.PLOT, f"{table.title}: {metric}", {k: r.metrics[metric] for k, r in table.rows.items()}
-        )
+        plot.intervals(folder / tables.PLOT, f"{table.title}: {metric}", {k: r.metrics[metric] for k, r in table.rows.items()})
         drawn.append(tables.PLOT)
     return drawn

@@ -62,9 +62,7 @@ def difference_text(pair: Difference) -> str:
     """What the intervals of one pair carry."""
     name = f"{pair.after} minus {pair.before}"
     found = {key: verdict(value) for key, value in pair.metrics.items()}
-    beyond = [
-        f"{titled(k)} is {v} ({formatted(pair.metrics[k], '+')})" for k, v in found.items() if v != "within noise"
-    ]
+    beyond = [f"{titled(k)} is {v} ({formatted(pair.metrics[k], '+')})" for k, v in found.items() if v != "within noise"]
     within = [f"{titled(k)} ({formatted(pair.metrics[k], '+')})" for k, v in found.items() if v == "within noise"]
     sentences = []
     if beyond:

@@ -19,9 +19,7 @@ from qwen_align.stage import run_folder
 from qwen_align.stage.multirun import DEFAULT_OBJECTIVE, Job, jobs_of
 from qwen_align.stage.text import short_path, table
 
-INTERVAL = (
-    "In brackets the 95 % interval over seeds (Student's t): it covers the training seed, not the choice of problems."
-)
+INTERVAL = "In brackets the 95 % interval over seeds (Student's t): it covers the training seed, not the choice of problems."
 
 
 @dataclass
@@ -127,9 +125,7 @@ def write(folder: Path, path: str, command: str) -> list[Job]:
     cells = results(rows)
     print(f"\n{summary(jobs)} {INTERVAL}\n\n{table([tuple(row) for row in cells])}", flush=True)
     about = {"name": folder.name, "command": command, "objective": path, "interval": INTERVAL}
-    run_folder.write_json(
-        folder / "sweep.json", {**about, "rows": list(map(_row, rows)), "jobs": list(map(asdict, jobs))}
-    )
+    run_folder.write_json(folder / "sweep.json", {**about, "rows": list(map(_row, rows)), "jobs": list(map(asdict, jobs))})
     content = [Section("Results", INTERVAL, [*cells]), _failed(jobs), _listed(folder, jobs, command)]
     write_pages(folder, "sweep", folder.name, summary(jobs), content)
     print(f"\nsweep: {short_path(folder / 'sweep.html')}", flush=True)

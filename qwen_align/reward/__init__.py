@@ -157,9 +157,7 @@ class Reward:
         """
         self.check_columns(list(columns))
         if self.reads_ids and completion_ids is None:
-            raise ConfigError(
-                f"reward={self.name}: reads completion_ids, and only the text of these completions is known"
-            )
+            raise ConfigError(f"reward={self.name}: reads completion_ids, and only the text of these completions is known")
         given: dict[str, Any] = {k: v for k, v in columns.items() if k not in ("prompt", "completion", *GIVEN)}
         given |= {"prompts": list(prompts), "trainer_state": None, "log_extra": _ignored, "log_metric": _ignored}
         given["completions"] = [
@@ -257,8 +255,7 @@ def build(node: Mapping[str, Any] | None) -> list[Reward]:
         ConfigError: what `check` finds, a target that can't be imported or is not called with completions.
     """
     return [
-        Reward(name, _function(name, part), _weight(part), clipping(part.get("clip")))
-        for name, part in _parts(node).items()
+        Reward(name, _function(name, part), _weight(part), clipping(part.get("clip"))) for name, part in _parts(node).items()
     ]
 
 

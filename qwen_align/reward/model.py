@@ -74,9 +74,7 @@ class RewardModel:
             if not isinstance(number := getattr(self, key), int) or number < 16:
                 raise ConfigError(f"reward.{key}={number}: expected a whole number of tokens, 16 or more")
         if self.base is None and self.folder is None:
-            raise ConfigError(
-                f"reward.base=null: {self.name} has neither a base to be trained from nor a folder to load"
-            )
+            raise ConfigError(f"reward.base=null: {self.name} has neither a base to be trained from nor a folder to load")
         if isinstance(self.base, dict) and not isinstance(self.base.get("model_type"), str):
             raise ConfigError("reward.base.model_type: is missing; expected one such as deberta-v2 or distilbert")
 
@@ -177,9 +175,7 @@ def _device(name: str) -> Any:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"reward.device={name}: this process sees {torch.cuda.device_count()} GPUs; expected auto or cpu"
-        )
+        raise ConfigError(f"reward.device={name}: this process sees {torch.cuda.device_count()} GPUs; expected auto or cpu")
     return device
 
 

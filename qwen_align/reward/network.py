@@ -32,12 +32,7 @@ from qwen_align.reward.siamese import Siamese
 
 Network = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 _LOAD_ERRORS = (OSError, ValueError, pickle.UnpicklingError)  # the last for a pickle with code in it
-_UNDECLARED = (
-    "position_buckets",
-    "share_att_key",
-    "norm_rel_ebd",
-    "conv_kernel_size",
-)  # DeBERTa reads them all the same
+_UNDECLARED = ("position_buckets", "share_att_key", "norm_rel_ebd", "conv_kernel_size")  # DeBERTa reads them all the same
 _VOCABULARY = 20_000  # words at most of a tokenizer that is made here
 _MANY = 1000  # texts whose scoring is worth a progress bar
 

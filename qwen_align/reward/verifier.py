@@ -33,8 +33,7 @@ class VerifierReward:
         found = component.verifier(verifier, "reward.verifier")
         if found is None:
             raise ConfigError(
-                "reward.verifier=null: the data has no verifier; expected data.verifier=NAME or FILE.py:NAME, or another "
-                "reward"
+                "reward.verifier=null: the data has no verifier; expected data.verifier=NAME or FILE.py:NAME, or another reward"
             )
         if not correct > wellformed_wrong >= malformed:
             raise ConfigError(

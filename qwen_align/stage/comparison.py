@@ -68,9 +68,7 @@ def resolve(composed: Composed, compose: Compose) -> list[Stage]:
     return [*stages, *(stage for stage in own if stage not in stages)]
 
 
-def _with(
-    composed: Composed, compose: Compose, name: str, overrides: Sequence[str], made: Mapping[str, Path]
-) -> Composed:
+def _with(composed: Composed, compose: Compose, name: str, overrides: Sequence[str], made: Mapping[str, Path]) -> Composed:
     """The job with overrides on top, run folders in place of {NAME}."""
     own = [re.sub(r"\{(\w+)\}", lambda m: str(made.get(m[1], m[0])), text) for text in overrides]
     replaced = _OF_THE_COMPARISON | (

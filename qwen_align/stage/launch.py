@@ -197,9 +197,7 @@ def _first_error(folder: Path, processes: int, code: int) -> int:
     """Write into run.json why several processes ended, and show the log of the first that did; returns the exit code."""
     found = ranks.first_failure(ranks.read_statuses(folder), processes)
     if found is None:
-        run_folder.update(
-            folder, state="failed", error=f"the launcher ended with exit code {code} before a process began"
-        )
+        run_folder.update(folder, state="failed", error=f"the launcher ended with exit code {code} before a process began")
         return 1
     rank, error, code = found
     if rank:

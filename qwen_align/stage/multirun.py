@@ -91,9 +91,7 @@ def objective(folder: Path, path: str) -> float | None:
     if path == DEFAULT_OBJECTIVE:
         return None
     means = [name for name in numbers if not name.endswith((".low", ".high"))]
-    raise ConfigError(
-        f"objective={path}: metrics.json has no such number{nearest(path, numbers)}; it has {', '.join(means)}"
-    )
+    raise ConfigError(f"objective={path}: metrics.json has no such number{nearest(path, numbers)}; it has {', '.join(means)}")
 
 
 def recorded(

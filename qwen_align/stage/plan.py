@@ -125,24 +125,18 @@ def _existing(key: str, path: Path) -> Stage:
 def _makers(product: str) -> list[str]:
     """The methods that train a policy, or a reward."""
     methods = {name: groups.read("method", name) for name in groups.options("method")}
-    return [
-        n for n, node in methods.items() if node.get("kind") == "train" and node.get("subject", "policy") == product
-    ]
+    return [n for n, node in methods.items() if node.get("kind") == "train" and node.get("subject", "policy") == product]
 
 
 class _Resolver:
     """The stages of one job, each once, in the order in which they can run."""
 
-    def __init__(
-        self, job: DictConfig, choices: dict[str, str], settings_of: MethodSettings, known: Sequence[Stage]
-    ) -> None:
+    def __init__(self, job: DictConfig, choices: dict[str, str], settings_of: MethodSettings, known: Sequence[Stage]) -> None:
         self.job, self.choices, self.settings_of, self.known = job, choices, settings_of, list(known)
         self.order: list[Stage] = []
         self.resolving: list[str] = []
 
-    def stage(
-        self, method: str, reward_node: dict[str, Any] | None = None, policies: dict[str, Stage] | None = None
-    ) -> Stage:
+    def stage(self, method: str, reward_node: dict[str, Any] | None = None, policies: dict[str, Stage] | None = None) -> Stage:
         """A stage of this job after those that it needs; the one that is already there if it would be the same.
 
         Args:
@@ -169,9 +163,7 @@ class _Resolver:
             config["ancestors"] = [{"method": s.method, "folder": str(s.folder)} for s in [*init.lineage, init]]
         if policies:
             config["method"]["policies"] = {name: str(stage.folder) for name, stage in policies.items()}
-        made = {
-            str(s.folder): s.fingerprint for s in (*self.known, *self.order, *rewards.values(), *filter(None, [init]))
-        }
+        made = {str(s.folder): s.fingerprint for s in (*self.known, *self.order, *rewards.values(), *filter(None, [init]))}
         digest = fingerprint.of(config, method, made.get(start, start), made)
         parents = Parents(init, rewards, policies or {}, tuple(self._named_in(config)))
         return self._once(Stage(method, config, self._folder(method, config, digest), digest, self.choices, parents))

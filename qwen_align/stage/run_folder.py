@@ -150,9 +150,7 @@ def lock(folder: Path, wait: bool = True) -> int | None:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise ConfigError(
-            f"runs_dir={folder.parent}: cannot write there ({error.strerror}); choose another folder"
-        ) from error
+        raise ConfigError(f"runs_dir={folder.parent}: cannot write there ({error.strerror}); choose another folder") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         os.ftruncate(descriptor, 0)

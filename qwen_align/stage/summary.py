@@ -68,9 +68,7 @@ def forecast_lines(stages: Sequence[Stage]) -> list[str]:
         rates.setdefault(found.rate, []).append(stage.label)
         notes += forecast.shortage(stage, found)
     each = " each" if len(lines) < sum(map(len, lines.values())) else ""
-    rows: list[tuple[str, ...]] = [
-        ("stage", "updates", "epochs", "an update", "tokens", "memory", "disk", f"time{each}")
-    ]
+    rows: list[tuple[str, ...]] = [("stage", "updates", "epochs", "an update", "tokens", "memory", "disk", f"time{each}")]
     rows += [(", ".join(_counted(same)), *figures) for figures, same in lines.items()]
     times = [
         f"time {rate}{': ' + ', '.join(dict.fromkeys(labels)) if len(rates) > 1 else ''}"
@@ -101,9 +99,7 @@ def headline(stage: Stage) -> str:
     if not metric:
         return ""
     policy = f" of {metric['policy']}" if metric.get("policy") else ""
-    return (
-        f"{metric['name']}{policy} {metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}] (n={metric['n']})"
-    )
+    return f"{metric['name']}{policy} {metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}] (n={metric['n']})"
 
 
 def results(stages: Sequence[Stage], ended: dict[str, str]) -> str:

@@ -123,9 +123,7 @@ def _end(folder: Path, rank: int | None, state: str, error: str | None, code: in
 def run_stage(folder: Path, rank: int | None = None) -> int:
     """Run one stage and record how it ended; the exit code tells the parent. `rank` is of a process that a launcher started."""
     processes = ranks.place()[1]
-    run_folder.update(
-        folder, state="running", pid=os.getpid(), started=round(time.time()), world_size=processes, error=None
-    )
+    run_folder.update(folder, state="running", pid=os.getpid(), started=round(time.time()), world_size=processes, error=None)
     try:
         metrics = work(folder)
         run_folder.write_json(folder / "metrics.json", metrics)

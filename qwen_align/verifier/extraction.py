@@ -22,9 +22,7 @@ _MARKER = re.compile(rf"\\(?:boxed|fbox)|{_HASHES.pattern}")
 _PHRASE = re.compile(r"answer(?:\s+is\b|\s*[:=])", re.IGNORECASE)
 _OPENING = re.compile(r"(?:[\s:*_]|\$\$?|\\[(\[])*")
 
-_SENTENCE_END = re.compile(
-    r"(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)[.?](?=[\s\"'*)$\\]|$)|!(?=\s*$|\s+[A-Z*])|;|\n"
-)
+_SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)[.?](?=[\s\"'*)$\\]|$)|!(?=\s*$|\s+[A-Z*])|;|\n")
 _ASIDE = re.compile(
     r",\s+(?!or\b|and\b)(?=[A-Za-z])"
     r"|\s(?:because|since|so|as|which|where|when|after|given|i\.e|for|in|on|at|during|each|every|out of)\b"

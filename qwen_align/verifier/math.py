@@ -79,9 +79,7 @@ def _gold(answer: str) -> _Gold:
     value = None if "=" in text or _NAMED.match(_LATEX_TEXT.sub(r"\1", text)) else read(text)
     plain = _LATEX_TEXT.sub(r"\1", text).strip(" $.")
     parts = re.split(r"[\s'’.,-]+", plain.strip("()"))
-    named = all(part.isalpha() for part in parts) and (
-        len(plain.strip("()")) == 1 or any(len(part) > 2 for part in parts)
-    )
+    named = all(part.isalpha() for part in parts) and (len(plain.strip("()")) == 1 or any(len(part) > 2 for part in parts))
     words = plain.casefold() if named else ""
     return _Gold(text, value, "%" in text, words)
 

@@ -108,9 +108,7 @@ class _Pool:
         if answer is None:
             with self.lock:
                 self.undecided += 1
-            _logger.warning(
-                "Math-Verify gave no verdict within %s s on %.200r against %.200r", TIME_LIMIT, candidate, gold
-            )
+            _logger.warning("Math-Verify gave no verdict within %s s on %.200r against %.200r", TIME_LIMIT, candidate, gold)
         return answer
 
     def close(self) -> None:

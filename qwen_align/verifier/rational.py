@@ -59,8 +59,7 @@ _NUMERIC = frozenset(["mixed", "power", "number", "fraction"])
 
 # A letter or two right behind a number may be variables (`3x`, `2ab`), unless they are one of these.
 _SHORT_UNITS = frozenset(
-    "m g s h l L N J W V F C km cm mm kg mg ml mL dL kL lb oz ft in yd mi hr am pm st nd rd th"
-    " pt qt kW Hz Pa cc".split()
+    "m g s h l L N J W V F C km cm mm kg mg ml mL dL kL lb oz ft in yd mi hr am pm st nd rd th pt qt kW Hz Pa cc".split()
 )
 _POWER_OF_UNIT = re.compile(r"[²³]?(?:\s*\^.*)?$")
 _JOINING = frozenset(["and", "a", "an", "one", "two", "three"])
@@ -182,9 +181,7 @@ def _is_symbol(text: str) -> bool:
     """Whether a character is mathematics that is not read here: a relation, a Greek letter, a dash of another kind."""
     if text.isascii() or len(text) > 1:
         return text in ("\\", "^", "!", "&", "<", ">", "|")
-    return (
-        unicodedata.category(text) in ("Sm", "Pd") or "\u0370" <= text < "\u0400" or "\U0001d400" <= text < "\U0001d800"
-    )
+    return unicodedata.category(text) in ("Sm", "Pd") or "\u0370" <= text < "\u0400" or "\U0001d400" <= text < "\U0001d800"
 
 
 def _value(lexemes: list[Lexeme]) -> Fraction | None:

@@ -31,14 +31,8 @@ def test_rows_are_written_where_runs_are(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (
-            ["suite=verifer"],
-            "suite=verifer: expected one of generation, overhead, reward, verifier (did you mean verifier?)",
-        ),
-        (
-            ["suite=verifier", "round=3"],
-            "round=3: no such setting; suite=verifier has rounds, gsm8k (did you mean rounds?)",
-        ),
+        (["suite=verifer"], "suite=verifer: expected one of generation, overhead, reward, verifier (did you mean verifier?)"),
+        (["suite=verifier", "round=3"], "round=3: no such setting; suite=verifier has rounds, gsm8k (did you mean rounds?)"),
         (["suite=verifier", "rounds=many"], "rounds=many: expected a whole number"),
         (["suite=verifier", "_target_=os.system"], "_target_=os.system: no such setting"),
         (["suite=verifier", "fast"], "fast=None: no such setting"),

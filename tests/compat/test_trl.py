@@ -38,9 +38,7 @@ def test_tokenised_prompts_come_with_images_and_further_fields(trainer):
 
 
 @pytest.mark.parametrize("trainer", [RLOOTrainer, GRPOTrainer])
-@pytest.mark.parametrize(
-    "name", ["self._metrics = {", "self.reward_weights", "self.eos_token_ids", "self.vllm_generation ="]
-)
+@pytest.mark.parametrize("name", ["self._metrics = {", "self.reward_weights", "self.eos_token_ids", "self.vllm_generation ="])
 def test_a_trainer_that_samples_has_these_when_it_is_built(trainer, name):
     assert name in inspect.getsource(trainer.__init__)
 

@@ -10,9 +10,7 @@ import pytest
 from qwen_align.compat.vllm import engine_like_trainer
 
 
-@pytest.mark.parametrize(
-    "args", [{"use_vllm": False}, {"use_vllm": True, "vllm_mode": "server"}], ids=["none", "a server"]
-)
+@pytest.mark.parametrize("args", [{"use_vllm": False}, {"use_vllm": True, "vllm_mode": "server"}], ids=["none", "a server"])
 def test_without_an_engine_in_this_process_nothing_is_replaced(args):
     with engine_like_trainer(SimpleNamespace(**args)):
         pass

@@ -140,9 +140,7 @@ def test_scientific_notation_in_a_users_yaml_is_a_number(run_main, tmp_path):
     assert (code, errors) == (0, "")
 
 
-@pytest.mark.parametrize(
-    "word", ["method.args.temperature=0", "method.args.num_generations=1", "method.args.save_steps=0"]
-)
+@pytest.mark.parametrize("word", ["method.args.temperature=0", "method.args.num_generations=1", "method.args.save_steps=0"])
 def test_a_value_out_of_range_is_refused(stages_of, word):
     message = refused(stages_of, "method=rloo", word)
     assert message.startswith(word.partition("=")[0])
@@ -177,9 +175,7 @@ def test_a_measurement_may_draw_from_a_part_of_the_tokens(stages_of, method):
 
 @pytest.mark.parametrize("key", ["problems", "samples"])
 def test_sampling_nothing_is_refused(stages_of, key):
-    assert f"method.{key}=0: expected a whole number from 1 on" in refused(
-        stages_of, "method=evaluate", f"method.{key}=0"
-    )
+    assert f"method.{key}=0: expected a whole number from 1 on" in refused(stages_of, "method=evaluate", f"method.{key}=0")
 
 
 @pytest.mark.parametrize(

@@ -85,10 +85,7 @@ def test_a_name_that_is_not_in_a_file_is_refused_without_running_it(mine, target
 
 def test_a_job_gets_absolute_paths_in_every_node(mine):
     job = OmegaConf.create(
-        {
-            "reward": {"a": {"_target_": "mine.py:verify"}},
-            "data": {"verifier": "mine.py:verify", "path": "mine.py:verify"},
-        }
+        {"reward": {"a": {"_target_": "mine.py:verify"}}, "data": {"verifier": "mine.py:verify", "path": "mine.py:verify"}}
     )
     component.settle(job)
     there = f"{mine}/mine.py:verify"
@@ -204,8 +201,6 @@ def test_changed_code_of_a_users_package_has_another_hash(tmp_path, monkeypatch)
     assert component.code_hash("package_of_mine.rewards.short") not in (before, None)
 
 
-@pytest.mark.parametrize(
-    "target", ["trl.rewards.think_format_reward", "qwen_align.reward.length.LengthReward", "nowhere.x"]
-)
+@pytest.mark.parametrize("target", ["trl.rewards.think_format_reward", "qwen_align.reward.length.LengthReward", "nowhere.x"])
 def test_installed_packages_have_none(target):
     assert component.code_hash(target) is None

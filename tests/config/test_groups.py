@@ -38,17 +38,13 @@ def test_every_reward_has_the_keys_of_the_layer(mine):
     assert groups.read("reward", "mine") == {"_target_": "mine.py:short", "name": None, "weight": 0.5, "clip": None}
 
 
-@pytest.mark.parametrize(
-    "target", ["trl.rewards.think_format_reward", "mine.py:short", "a/b.py:short", "/a/b.py:short"]
-)
+@pytest.mark.parametrize("target", ["trl.rewards.think_format_reward", "mine.py:short", "a/b.py:short", "/a/b.py:short"])
 def test_a_target_is_a_reward_with_nothing_set(target):
     assert groups.is_target("reward", target)
     assert groups.read("reward", target) == {"_target_": target, "name": None, "weight": 1.0, "clip": None}
 
 
-@pytest.mark.parametrize(
-    ("group", "option"), [("reward", "countdown"), ("model", "qwen2.5_0.5b"), ("data", "mine.py:f")]
-)
+@pytest.mark.parametrize(("group", "option"), [("reward", "countdown"), ("model", "qwen2.5_0.5b"), ("data", "mine.py:f")])
 def test_other_options_are_no_targets(group, option):
     assert not groups.is_target(group, option)
 
@@ -62,9 +58,7 @@ def test_an_option_that_is_not_there_has_no_keys():
     assert groups.read("reward", "nowhere") == {}
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("1e-5", 1e-5), ("2E3", 2000.0), ("-1e2", -100.0), ("e5", "e5"), ("1.5", 1.5)]
-)
+@pytest.mark.parametrize(("text", "value"), [("1e-5", 1e-5), ("2E3", 2000.0), ("-1e2", -100.0), ("e5", "e5"), ("1.5", 1.5)])
 def test_numbers_are_read_as_omegaconf_reads_them(mine, text, value):
     (mine / "mine.yaml").write_text(f"value: {text}\n")
     assert groups.read("reward", "mine")["value"] == value

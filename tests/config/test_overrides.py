@@ -154,9 +154,7 @@ def test_what_is_no_setting_is_refused(override, says):
 
 
 def test_args_of_a_method_without_any_name_the_method():
-    assert refused(checked, "stages.evaluate.args.beta=1").startswith(
-        "stages.evaluate.args.beta=1: method=evaluate has no"
-    )
+    assert refused(checked, "stages.evaluate.args.beta=1").startswith("stages.evaluate.args.beta=1: method=evaluate has no")
 
 
 def test_a_users_method_takes_the_fields_of_its_own_class(tmp_path, monkeypatch):

@@ -16,12 +16,7 @@ def refused(stages_of, *overrides: str) -> str:
 
 @pytest.mark.parametrize(
     "word",
-    [
-        "method.args.top_p=0.95",
-        "method.args.top_k=20",
-        "method.args.min_p=0.1",
-        "method.args.generation_kwargs={top_k: 20}",
-    ],
+    ["method.args.top_p=0.95", "method.args.top_k=20", "method.args.min_p=0.1", "method.args.generation_kwargs={top_k: 20}"],
 )
 def test_training_on_truncated_samples_is_refused(stages_of, word):
     message = refused(stages_of, "method=rloo", "data=countdown", word)
@@ -129,9 +124,7 @@ def test_dpos_loss_types_are_those_that_trl_names(stages_of):
 
 @pytest.mark.parametrize("method", ["evaluate", "best_of_n", "synthesize"])
 def test_what_asks_a_verifier_needs_one(stages_of, method):
-    message = refused(
-        stages_of, f"method={method}", "data=hh_rlhf" if method != "synthesize" else "data=instruct", "init=base"
-    )
+    message = refused(stages_of, f"method={method}", "data=hh_rlhf" if method != "synthesize" else "data=instruct", "init=base")
     assert f"has no verifier, which method={method} needs" in message
 
 

@@ -60,9 +60,7 @@ class Indirect(Shared):
 @pytest.mark.parametrize(("name", "own"), [("Direct", {"mine"}), ("Indirect", {"more", "shared"})])
 def test_a_users_class_has_its_own_fields_and_trls(tmp_path, name, own):
     (tmp_path / "mine.py").write_text(MINE)
-    (tmp_path / "beside.py").write_text(
-        "from trl import GRPOConfig\n\nclass Shared(GRPOConfig):\n    shared: float = 0.0\n"
-    )
+    (tmp_path / "beside.py").write_text("from trl import GRPOConfig\n\nclass Shared(GRPOConfig):\n    shared: float = 0.0\n")
     found = set(schema.fields(f"{tmp_path}/mine.py:{name}"))
     assert found == set(schema.fields("trl.GRPOConfig")) | own
 

@@ -66,9 +66,7 @@ def test_a_margin_is_how_much_better_chosen_is_said_to_be():
 
 def test_length_alone_does_not_tell_which_answer_is_better():
     rows = data(problems=2000, pairs=2000).preferences()
-    longer = [
-        len(c.split()) > len(r.split()) for c, r in zip(answers(rows, "chosen"), answers(rows, "rejected"), strict=True)
-    ]
+    longer = [len(c.split()) > len(r.split()) for c, r in zip(answers(rows, "chosen"), answers(rows, "rejected"), strict=True)]
     assert 0.3 < sum(longer) / 2000 < 0.55
 
 
@@ -159,9 +157,7 @@ SENTENCES = [[4, 2], [0, 2], [2, 9], [2], [2, "3"]]
 SHARES = [("careless", 1.1), ("careless", -0.1), ("label_noise", 0.6), ("held_out", 0)]
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("pairs", 0), ("pairs", 401), *SHARES, *(("sentences", s) for s in SENTENCES)]
-)
+@pytest.mark.parametrize(("key", "value"), [("pairs", 0), ("pairs", 401), *SHARES, *(("sentences", s) for s in SENTENCES)])
 def test_settings_that_make_no_sense_are_refused(key, value):
     with pytest.raises(ConfigError, match=rf"data\.{key}="):
         data(**{key: value})

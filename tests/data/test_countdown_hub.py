@@ -129,9 +129,7 @@ def test_rows_that_cannot_be_used_are_left_out_and_counted(hub, capsys):
 
 def test_queries_that_name_no_problem_at_all_are_an_error(hub):
     data = hub([{"query": "Tell me a joke", "completion": "no"}])
-    with pytest.raises(
-        ConfigError, match=r"data\.demonstrations_name=.*holds no row that can be used; 1 because no 'numb"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.demonstrations_name=.*holds no row that can be used; 1 because no 'numb"):
         data.demonstrations()
 
 
@@ -159,9 +157,7 @@ def test_a_torn_file_is_one_clear_line(hub, tmp_path):
 
 # What follows is shaped like the course's sets: ready-made prompts in ChatML, pairs, and a split to measure on.
 SYSTEM = "You are a helpful assistant."
-QUESTION = (
-    "A talk.\nUser: Using the numbers [{nums}], create an equation that equals {target}. Show {{it}}.\nAssistant:"
-)
+QUESTION = "A talk.\nUser: Using the numbers [{nums}], create an equation that equals {target}. Show {{it}}.\nAssistant:"
 
 
 def listed(nums: list[int]) -> str:
@@ -197,9 +193,7 @@ def course(tmp_path: Path):
             datasets.Dataset.from_list(rows).to_parquet(tmp_path / "course" / f"{split}-00000-of-00001.parquet")
         pairs = pairs or [pair_of([3, 4, 5]), pair_of([7, 9, 8])]
         datasets.Dataset.from_list(pairs).to_parquet(tmp_path / "pairs" / "train.parquet")
-        demonstrations = [
-            {"query": "numbers [1, 22, 3] ... equals 26", "completion": "<think>a</think><answer>1</answer>"}
-        ]
+        demonstrations = [{"query": "numbers [1, 22, 3] ... equals 26", "completion": "<think>a</think><answer>1</answer>"}]
         datasets.Dataset.from_list(demonstrations).to_parquet(tmp_path / "demonstrations" / "train.parquet")
         node = {k: v for k, v in groups.read("data", "countdown_hub").items() if k not in ("_target_", "verifier")}
         names = {f"{k}_name": str(tmp_path / v) for k, v in {"prompts": "course", "preferences": "pairs"}.items()}
@@ -294,9 +288,7 @@ def test_numbers_are_held_out_however_few_problems_are_measured(course):
 def test_more_demonstrations_may_not_ask_what_is_measured(course, tmp_path):
     row = {"prompt": "7 8 9?", "completion": "<answer>7 + 8 + 9</answer>", "nums": [8, 7, 9], "target": 24}
     (tmp_path / "more.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(
-        ConfigError, match=r"data\.extra=.*row 1 asks for \[8, 7, 9\]: the evaluation view has these numbers"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.extra=.*row 1 asks for \[8, 7, 9\]: the evaluation view has these numbers"):
         course(extra=str(tmp_path / "more.jsonl")).demonstrations()
 
 
@@ -312,9 +304,7 @@ BROKEN = {
     "text": "Using the numbers [1 2 3], create an equation that equals 6.",
     "answer begun": rendered(worded([1, 2, 3], 6), "<|im_start|>assistant\nLet me"),
     "turn within a turn": "<|im_start|>system\nYou <|im_start|>user\nnumbers [1 2 3] equals 6<|im_end|>\n",
-    "text between": rendered(worded([1, 2, 3], 6)).replace(
-        "<|im_end|>\n<|im_start|>user", "<|im_end|>so<|im_start|>user"
-    ),
+    "text between": rendered(worded([1, 2, 3], 6)).replace("<|im_end|>\n<|im_start|>user", "<|im_end|>so<|im_start|>user"),
     "unknown role": rendered([{"role": "tool", "content": "x"}, *worded([1, 2, 3], 6)]),
     "ends with an answer": rendered([*worded([1, 2, 3], 6), {"role": "assistant", "content": "6"}]),
     "nothing": None,
@@ -341,9 +331,7 @@ def test_a_prompt_about_other_numbers_than_its_columns_is_left_out(course, capsy
 
 @pytest.mark.parametrize("text", ["Tell me a joke", rendered([{"role": "user", "content": "Tell me a joke"}])])
 def test_a_wording_that_cannot_be_taken_from_the_first_row_is_one_clear_line(course, text):
-    with pytest.raises(
-        ConfigError, match=r"data\.prompts_name=.*data\.prompt=null asks as its first row does, but "
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"data\.prompts_name=.*data\.prompt=null asks as its first row does, but ") as caught:
         course(train=[TRAIN[0] | {"prompt": text}, TRAIN[1]]).demonstrations()
     assert "\n" not in str(caught.value)
 

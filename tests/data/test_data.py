@@ -52,18 +52,13 @@ def test_a_verifier_with_settings_is_a_node_on_the_command_line(stages_of):
 
 def test_a_column_that_the_verifier_lacks_is_named():
     found = Data(Source(prompt=["?"]), Verifier(lambda completion, answer: True, "mine"))
-    with pytest.raises(
-        ConfigError, match=r"^data\.verifier=mine: reads the column answer; the evaluation view has prompt$"
-    ):
+    with pytest.raises(ConfigError, match=r"^data\.verifier=mine: reads the column answer; the evaluation view has prompt$"):
         found.rows("evaluation")
 
 
 @pytest.mark.parametrize(
     ("view", "message"),
-    [
-        ("prompts", "Source has no prompts view; it has evaluation"),
-        ("evaluation", "evaluation view of Source is empty"),
-    ],
+    [("prompts", "Source has no prompts view; it has evaluation"), ("evaluation", "evaluation view of Source is empty")],
 )
 def test_a_view_that_is_not_there_or_empty_is_named(view, message):
     with pytest.raises(ConfigError, match=message):

@@ -87,13 +87,7 @@ def test_sft_trains_on_what_synthesize_wrote(tmp_path, stages_of):
     small = {"count": "[3,3]", "numbers": "[1,20]", "problems": 30, "evaluation_problems": 8}
     overrides = [f"data.{key}={value}" for key, value in small.items()]
     tiny = ("model=countdown_tiny", "model.hidden_size=16", "model.num_hidden_layers=1", "max_completion_length=8")
-    common = (
-        "data=countdown",
-        *overrides,
-        *tiny,
-        "data.prompt='Numbers {numbers} target {target}'",
-        f"runs_dir={tmp_path}",
-    )
+    common = ("data=countdown", *overrides, *tiny, "data.prompt='Numbers {numbers} target {target}'", f"runs_dir={tmp_path}")
     (teacher,) = stages_of("method=synthesize", "generator=solver", "method.problems=10", *common)
     run.prepare(teacher, afresh=False)
     assert worker.run_stage(teacher.folder) == 0

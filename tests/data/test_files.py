@@ -96,9 +96,7 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(read, name):
         read(name, b"a,b\n\xff\xfe,b\n")
 
 
-@pytest.mark.parametrize(
-    ("path", "reason"), [("no.jsonl", "no such file"), ("no.txt", r"ends with \.jsonl, \.csv, \.parquet")]
-)
+@pytest.mark.parametrize(("path", "reason"), [("no.jsonl", "no such file"), ("no.txt", r"ends with \.jsonl, \.csv, \.parquet")])
 def test_a_file_that_is_none_is_refused(path, reason):
     with pytest.raises(ConfigError, match=rf"^data\.x_path={path}: .*{reason}"):
         files.check("data.x_path", path)

@@ -17,9 +17,7 @@ def turn(role: str, text: str) -> dict:
 
 
 def record(prompt: str, chosen: str = "good", rejected: str = "bad") -> dict:
-    return {
-        name: f"\n\nHuman: {prompt}\n\nAssistant: {text}" for name, text in (("chosen", chosen), ("rejected", rejected))
-    }
+    return {name: f"\n\nHuman: {prompt}\n\nAssistant: {text}" for name, text in (("chosen", chosen), ("rejected", rejected))}
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +55,7 @@ def test_an_empty_turn_in_the_middle_stays_out_and_an_empty_answer_stays():
     assert parse(text, "chosen") == [turn("user", "Hi"), turn("user", "So?"), turn("assistant", "")]
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"), [("Hi", "does not begin"), ("Hi\n\nHuman: a", "does not"), (None, "no text")]
-)
+@pytest.mark.parametrize(("text", "complaint"), [("Hi", "does not begin"), ("Hi\n\nHuman: a", "does not"), (None, "no text")])
 def test_what_is_no_transcript_is_a_bad_row(text, complaint):
     with pytest.raises(BadRow, match=f"chosen {'is' if text is None else ''}.*{complaint}"):
         parse(text, "chosen")
@@ -78,14 +74,7 @@ def test_preferences_have_the_shared_turns_as_prompt(hh):
 def test_pairs_that_cannot_be_used_are_counted_by_reason(hh, capsys):
     other = {"chosen": record("a")["chosen"], "rejected": record("b")["rejected"]}
     two_answers = {k: v.replace("\n\nAssistant:", "\n\nAssistant: x\n\nAssistant:") for k, v in record("c").items()}
-    rows = [
-        record("one"),
-        record("two", rejected=" "),
-        record("three", "x", "x"),
-        other,
-        two_answers,
-        record("held out"),
-    ]
+    rows = [record("one"), record("two", rejected=" "), record("three", "x", "x"), other, two_answers, record("held out")]
     assert [row["prompt"][0]["content"] for row in hh(rows).preferences()] == ["one"]
     out = capsys.readouterr().out
     assert "(train): 5 of 6 rows are left out" in out

@@ -150,10 +150,7 @@ def test_a_verifier_reads_its_columns_in_its_types(written):
     path = written("rows.csv", 'prompt,numbers,target\n?,"[1, 2, 3]",6\n')
     node = {"evaluation_path": path, "columns": {"nums": "numbers"}, "verifier": "countdown"}
     assert data.load(NODE | node).rows("evaluation")[0] == {"prompt": one("user", "?"), "nums": [1, 2, 3], "target": 6}
-    assert judged(node, "<answer>1+2+3</answer>", "<answer>1</answer>") == [
-        ("correct", None),
-        ("wellformed_wrong", None),
-    ]
+    assert judged(node, "<answer>1+2+3</answer>", "<answer>1</answer>") == [("correct", None), ("wellformed_wrong", None)]
 
 
 def test_the_constraints_verifier_gives_a_score(written):

@@ -126,13 +126,7 @@ def test_the_request_says_what_was_asked_for(serve):
     ask(teacher(server.url, extra={"top_p": 0.5, "max_tokens": None, "max_completion_tokens": 16}), n=2)
     seeds = {body.pop("seed") for body in server.bodies}
     assert len(seeds) == 2, "a server that honours the seed must not give the same sample twice"
-    expected = {
-        "model": "tiny",
-        "messages": prompts_of(1)[0],
-        "temperature": 0.7,
-        "top_p": 0.5,
-        "max_completion_tokens": 16,
-    }
+    expected = {"model": "tiny", "messages": prompts_of(1)[0], "temperature": 0.7, "top_p": 0.5, "max_completion_tokens": 16}
     assert server.bodies == [expected, expected]
 
 
@@ -331,15 +325,7 @@ def test_transformers_serve_answers(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "transformers.cli.transformers",
-        "serve",
-        str(tmp_path / "tiny"),
-        "--device",
-        "cpu",
-    ]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(tmp_path / "tiny"), "--device", "cpu"]
     log = (tmp_path / "log.txt").open("w")
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log, env=dict(os.environ)

@@ -111,9 +111,7 @@ def test_a_file_that_is_no_text_is_one_line(tmp_path):
         Recorded(str(tmp_path / "eval.json")).problems(None)
 
 
-@pytest.mark.parametrize(
-    ("path", "message"), [(None, "null: expected the file"), ("nowhere.json", "nowhere.json: no such")]
-)
+@pytest.mark.parametrize(("path", "message"), [(None, "null: expected the file"), ("nowhere.json", "nowhere.json: no such")])
 def test_a_file_is_needed(path, message):
     with pytest.raises(ConfigError, match=rf"^generator\.path={message}"):
         Recorded(path)
@@ -129,9 +127,7 @@ def test_what_is_written_is_read_again(tmp_path):
     assert json.loads((tmp_path / "eval.json").read_text())["ground_truth"] == {"numbers": [1, 2], "target": 3}
 
 
-@pytest.mark.parametrize(
-    ("label", "name"), [("sft_2", "eval-sft_2.json"), ("rloo (a/b) ../c", "eval-rloo_a_b_.._c.json")]
-)
+@pytest.mark.parametrize(("label", "name"), [("sft_2", "eval-sft_2.json"), ("rloo (a/b) ../c", "eval-rloo_a_b_.._c.json")])
 def test_a_policys_file_carries_its_name_and_stays_in_the_folder(label, name):
     assert name_of(label) == name
 

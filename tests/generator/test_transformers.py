@@ -141,9 +141,7 @@ def by_generate(scores, top_p, top_k):
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.5])
-@pytest.mark.parametrize(
-    ("top_p", "top_k"), [(0.95, 20), (0.5, 0), (0.95, 0), (1e-6, 0), (1.0, 1), (1.0, 7), (0.9, 900)]
-)
+@pytest.mark.parametrize(("top_p", "top_k"), [(0.95, 20), (0.5, 0), (0.95, 0), (1e-6, 0), (1.0, 1), (1.0, 7), (0.9, 900)])
 def test_the_tokens_that_stay_are_those_of_generate(top_p, top_k, temperature):
     torch.manual_seed(0)
     scores = torch.cat([torch.randn(40, 800) * 3, torch.randn(40, 800) / 10]) / temperature

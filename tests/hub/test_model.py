@@ -140,9 +140,7 @@ def test_every_shard_has_to_be_listed_by_the_hub(hub):
 
 
 def test_what_neither_has_is_not_in_the_cache(home):
-    assert f"not in the cache ({home}/hub) at revision abc, and HF_HUB_OFFLINE forbids" in refused(
-        wanted(revision="abc")
-    )
+    assert f"not in the cache ({home}/hub) at revision abc, and HF_HUB_OFFLINE forbids" in refused(wanted(revision="abc"))
 
 
 def test_the_hub_is_asked_once_for_what_the_cache_lacks(home, hub):
@@ -172,9 +170,7 @@ def test_a_hub_that_can_not_be_reached_is_one_line(hub):
 def test_without_a_network_the_commit_that_the_cache_has_is_offered(home, hub):
     snapshot(home, NAME, **WHOLE)
     hub.error = OSError("no route")
-    assert refused(wanted(revision="abc")).endswith(
-        f"cannot be reached; HF_HUB_OFFLINE=1 takes {COMMIT}, which the cache has"
-    )
+    assert refused(wanted(revision="abc")).endswith(f"cannot be reached; HF_HUB_OFFLINE=1 takes {COMMIT}, which the cache has")
 
 
 @pytest.mark.parametrize("name", ["my model", "./no/such/folder", "/no/such/folder"])

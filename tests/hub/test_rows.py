@@ -41,9 +41,7 @@ def test_prepared_rows_are_enough_whatever_the_download_has(home):
     assert rows.require(source(NAME, "train", config="default")) is None
 
 
-@pytest.mark.parametrize(
-    "broken", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")], ids=["gone", "empty"]
-)
+@pytest.mark.parametrize("broken", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")], ids=["gone", "empty"])
 def test_a_prepared_split_without_its_file_is_named(home, broken):
     folder = prepared(home, NAME, "default", "train", "test")
     broken(folder / "some_rows-test.arrow")

@@ -69,11 +69,7 @@ def test_what_nobody_counted_is_left_out():
     ("texts", "cut", "expected"),
     [
         ([RIGHT] * 10, 2, "20% of the sampled completions are cut at max_completion_length=28"),
-        (
-            [RIGHT] * 10,
-            10,
-            "none of the sampled completions ends by a stop token (<|im_end|>): the policy never learned",
-        ),
+        ([RIGHT] * 10, 10, "none of the sampled completions ends by a stop token (<|im_end|>): the policy never learned"),
         (
             [WRONG + RIGHT] * 2 + [RIGHT] * 8,
             0,
@@ -108,9 +104,7 @@ def test_a_run_that_samples_as_it_is_measured_differs_in_nothing():
 
 def test_another_limit_in_training_is_named_with_both_keys():
     (text,) = differing(1024)
-    assert (
-        "method.args.max_completion_length=512 tokens, and they are measured up to max_completion_length=1024" in text
-    )
+    assert "method.args.max_completion_length=512 tokens, and they are measured up to max_completion_length=1024" in text
 
 
 @pytest.mark.parametrize("kwargs", [{"stop_strings": ["</answer>"]}, {"stop": "</answer>"}, {"eos_token_id": 5}])

@@ -160,9 +160,7 @@ def test_killed_between_waves_it_ends_as_if_nothing_had_happened(tmp_path, stage
         yield from stream(self, prompts, sampling, title, policy)
 
     def stage_in(runs):
-        (stage,) = stages_of(
-            *TINY_POOL, "method=best_of_n", "method.samples=8", "method.early_stop=true", f"runs_dir={runs}"
-        )
+        (stage,) = stages_of(*TINY_POOL, "method=best_of_n", "method.samples=8", "method.early_stop=true", f"runs_dir={runs}")
         return stage
 
     undisturbed = finished(stage_in(tmp_path / "one"))

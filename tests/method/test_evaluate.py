@@ -118,10 +118,7 @@ def test_labels_have_a_confusion_table_of_greedy_answers_and_of_samples(measured
     assert found["samples"]["table"] == [[2, 1, 1], [1, 1, 0]]
     assert found["greedy"]["table"] == [[0, 0, 2], [0, 0, 1]], "wrong is none of them"
     accuracy = found["samples"]["accuracy"]
-    assert {name: (value["n"], value["mean"]) for name, value in accuracy.items()} == {
-        "ham": (2, 0.5),
-        "spam": (1, 0.5),
-    }
+    assert {name: (value["n"], value["mean"]) for name, value in accuracy.items()} == {"ham": (2, 0.5), "spam": (1, 0.5)}
 
 
 def test_verdicts_that_were_given_up_are_counted(measured):
@@ -151,9 +148,7 @@ def test_without_a_verifier_completions_are_recorded_and_no_file_is_written_for_
 
 def test_policies_are_compared_on_a_value_a_problem():
     pools = [judged(EXACT, {"answer": "a"}, [Completion(t, 1, True) for t in texts]) for texts in ("ab", "bb")]
-    found = Measured(
-        [pool[0] for pool in pools], pools, {}, {"judge": [[1.0, 2.0], [3.0, 4.0]]}, {"reward@1": [True, False]}
-    )
+    found = Measured([pool[0] for pool in pools], pools, {}, {"judge": [[1.0, 2.0], [3.0, 4.0]]}, {"reward@1": [True, False]})
     assert found.per_problem() == {
         "greedy": [1.0, 0.0],
         "pass@1": [0.5, 0.0],
@@ -215,11 +210,7 @@ def recorded(tmp_path, lines, data=None):
 def test_what_a_file_holds_is_measured_with_the_problems_its_own(tmp_path, capsys):
     lines = [{"prompt": "1", "answer": "a", "response": ["a", "b"], "scores": [1.0, 1.0], "greedy": "a"}] * 4
     found = recorded(tmp_path, lines)
-    assert (found["evaluation"]["n"], found["evaluation"]["pass@1"].mean, found["evaluation"]["greedy"].mean) == (
-        4,
-        0.5,
-        1,
-    )
+    assert (found["evaluation"]["n"], found["evaluation"]["pass@1"].mean, found["evaluation"]["greedy"].mean) == (4, 0.5, 1)
     assert found["recorded"]["differ_in_correctness"] == 4
     assert found["headline"]["mean"] == 0.5
     assert "4 problems x 2 completions of" in capsys.readouterr().out

@@ -32,9 +32,7 @@ def test_a_few_cut_completions_are_no_warning():
 
 def test_a_policy_that_only_the_limit_ends_never_learned_to_stop():
     text = found("completions_cut", lines(**{"completions/clipped_ratio": 1.0}))
-    assert text.startswith(
-        "no completion of the last 5 logged steps ends by a stop token: the policy never learned to stop"
-    )
+    assert text.startswith("no completion of the last 5 logged steps ends by a stop token: the policy never learned to stop")
 
 
 def test_several_answers_are_named_with_their_share():
@@ -112,9 +110,7 @@ def test_chosen_answers_that_become_less_likely_are_named_in_nats():
 
 
 def test_how_far_chosen_answers_may_fall_depends_on_their_length():
-    long, short = (
-        {"rewards/chosen": -0.05, "logps/chosen": logp, "rewards/margins": [0, 1, 1, 1, 1]} for logp in (-90, -9)
-    )
+    long, short = ({"rewards/chosen": -0.05, "logps/chosen": logp, "rewards/margins": [0, 1, 1, 1, 1]} for logp in (-90, -9))
     assert found("chosen_falls", lines(**long)) is None
     assert "by 1.0 nats each" in found("chosen_falls", lines(**short))
 

@@ -18,10 +18,7 @@ def stage(tmp_path, stages_of):
 
 def test_both_answers_of_a_pair_become_examples_in_a_shuffled_order():
     pairs = Dataset.from_list(
-        [
-            {"prompt": [{"role": "user", "content": str(i)}], "chosen": says("yes"), "rejected": says("no")}
-            for i in range(20)
-        ]
+        [{"prompt": [{"role": "user", "content": str(i)}], "chosen": says("yes"), "rejected": says("no")} for i in range(20)]
     )
     rows = KTO.examples(pairs, seed=0)
     assert len(rows) == 40
@@ -37,12 +34,7 @@ def test_each_prompt_in_memory_gets_its_neighbours_answer():
 
 @pytest.mark.parametrize(
     "overrides",
-    [
-        (),
-        ("method.args.precompute_ref_log_probs=false",),
-        ("adapter=lora",),
-        ("method.args.loss_type=apo_zero_unpaired",),
-    ],
+    [(), ("method.args.precompute_ref_log_probs=false",), ("adapter=lora",), ("method.args.loss_type=apo_zero_unpaired",)],
     ids=["computed before", "copied", "adapter off", "no KL term"],
 )
 def test_it_starts_at_no_difference_from_its_reference_and_learns(stage, overrides):
@@ -77,10 +69,7 @@ def test_the_run_says_how_it_was_measured_and_on_what(stage):
     ("overrides", "message"),
     [
         (["method.args.per_device_train_batch_size=1"], "per_device_train_batch_size=1: the KL term needs two answers"),
-        (
-            ["method.args.train_sampling_strategy=random"],
-            "train_sampling_strategy=random: the KL term pairs neighbours",
-        ),
+        (["method.args.train_sampling_strategy=random"], "train_sampling_strategy=random: the KL term pairs neighbours"),
         (["method.args.loss_type=sigmoid"], "loss_type=sigmoid: expected one of "),
         (["method.args.beta=0"], "beta=0: expected a number above 0"),
     ],

@@ -50,9 +50,7 @@ def test_nothing_of_the_training_is_in_memory_when_the_policy_is_measured(method
 
 
 def test_nothing_of_the_training_is_in_memory_when_a_reward_model_is_measured(tmp_path, monkeypatch):
-    overrides = [
-        word for word in on_pairs(tmp_path, "reward", 16) if not word.startswith(("model", "method.args.max_length"))
-    ]
+    overrides = [word for word in on_pairs(tmp_path, "reward", 16) if not word.startswith(("model", "method.args.max_length"))]
     overrides += ["reward=distilbert_tiny", "method.batch_size=4", "method.args.max_steps=1"]
     measured = {"n": 1, "spread": 1.0, "pair_accuracy": Interval(0.5, 0.0, 1.0)}
     assert not any(left_behind(reward, overrides, monkeypatch, reward, "measure", measured))

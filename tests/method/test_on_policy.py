@@ -46,9 +46,7 @@ def raises(completions, **columns):
 def test_reserved_columns_and_missing_ones_are_refused():
     rewards = reward.build({"_target_": f"{__name__}.needs_nums"})
     with pytest.raises(ConfigError, match="the column completions"):
-        on_policy.check_rows(
-            Dataset.from_list([{"prompt": PROMPT, "completions": 1}]), [], settings(prompts_per_step=1)
-        )
+        on_policy.check_rows(Dataset.from_list([{"prompt": PROMPT, "completions": 1}]), [], settings(prompts_per_step=1))
     with pytest.raises(ConfigError, match="reward=needs_nums: needs the column nums"):
         on_policy.check_rows(Dataset.from_list([{"prompt": PROMPT}]), rewards, settings(prompts_per_step=1))
 
@@ -64,9 +62,7 @@ def test_a_reward_that_raises_ends_the_stage_before_anything_is_loaded(tmp_path,
     stage.config["method"]["reward"] = {"_target_": f"{__name__}.raises"}
     run.prepare(stage, afresh=False)
     assert worker.run_stage(stage.folder) == worker.USER_ERROR
-    assert run_folder.read_json(stage.folder / "run.json")["error"].startswith(
-        "reward raises raised KeyError: 'a mistake'"
-    )
+    assert run_folder.read_json(stage.folder / "run.json")["error"].startswith("reward raises raised KeyError: 'a mistake'")
 
 
 def uneven(completions, log_metric, log_extra, **columns):
@@ -88,16 +84,12 @@ def test_a_users_function_is_called_as_trl_calls_it(method, tmp_path, stages_of)
 
 
 def asked(*words: int) -> Dataset:
-    return Dataset.from_list(
-        [{"prompt": [{"role": "user", "content": " ".join(["Numbers"] * n)}], "target": n} for n in words]
-    )
+    return Dataset.from_list([{"prompt": [{"role": "user", "content": " ".join(["Numbers"] * n)}], "target": n} for n in words])
 
 
 @pytest.fixture
 def frame_and_tokenizer():
-    _, tokenizer = from_scratch(
-        "Numbers", 10, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
-    )
+    _, tokenizer = from_scratch("Numbers", 10, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     return len(chat.prompt_ids(tokenizer, asked(0)["prompt"])[0]), tokenizer
 
 
@@ -119,7 +111,5 @@ def test_where_all_are_short_enough_nothing_is_said(frame_and_tokenizer, capsys)
 
 def test_too_few_prompts_that_are_short_enough_are_an_error(frame_and_tokenizer):
     frame, tokenizer = frame_and_tokenizer
-    with pytest.raises(
-        ConfigError, match=rf"max_prompt_tokens={frame + 1}: 1 of 3 prompts are so short, .*prompts_per_step=2"
-    ):
+    with pytest.raises(ConfigError, match=rf"max_prompt_tokens={frame + 1}: 1 of 3 prompts are so short, .*prompts_per_step=2"):
         on_policy.short_enough(asked(5, 1, 3), tokenizer, settings(max_prompt_tokens=frame + 1, prompts_per_step=2))

@@ -20,13 +20,7 @@ DEFAULT_SYSTEM = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     + model.CHATML
 )
-SIZE = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-}
+SIZE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
 PRETRAINED = {
     "_target_": "qwen_align.model.from_pretrained", "name": "org/other", "revision": "abc", "dtype": "float32",
     "chat_template": "chatml", "stop_token": "<|im_end|>", "attn_implementation": "sdpa", "trust_remote_code": False,
@@ -120,9 +114,7 @@ def test_a_template_that_is_kept_stays(base_folder, capsys):
     ("template", "stop"),
     [(DEFAULT_SYSTEM, "<|im_end|>"), ("{% for m in messages %}{{ m['content'] }}<end>{% endfor %}", "<end>")],
 )
-def test_beside_a_group_built_from_scratch_a_model_keeps_its_template_and_stops_where_that_ends(
-    tmp_path, template, stop
-):
+def test_beside_a_group_built_from_scratch_a_model_keeps_its_template_and_stops_where_that_ends(tmp_path, template, stop):
     weights, tokenizer = loaded(saved(tmp_path, template), SCRATCH)
     assert tokenizer.chat_template == template
     assert tokenizer.eos_token == stop

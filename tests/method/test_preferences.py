@@ -32,9 +32,7 @@ def tokenizer(stages_of):
 
 
 def test_a_missing_column_is_named():
-    with pytest.raises(
-        ConfigError, match=r"no column rejected, only prompt, chosen; expected prompt, chosen, rejected"
-    ):
+    with pytest.raises(ConfigError, match=r"no column rejected, only prompt, chosen; expected prompt, chosen, rejected"):
         preferences.pairs_of(Data(Pairs([{"prompt": PROMPT, "chosen": says("1 + 2")}])))
 
 

@@ -19,13 +19,7 @@ from qwen_align.reward import Reward
 from qwen_align.reward.model import Loaded, RewardModel
 from qwen_align.stage import run_folder
 
-LORA = {
-    "_target_": "peft.LoraConfig",
-    "r": 4,
-    "lora_alpha": 8,
-    "target_modules": "all-linear",
-    "task_type": "CAUSAL_LM",
-}
+LORA = {"_target_": "peft.LoraConfig", "r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 
 
 class Pairs:
@@ -53,13 +47,7 @@ def config(tmp_path, stages_of):
 def tiny(**settings):
     """The node of a reward model with random weights."""
     base = {"model_type": "distilbert", "dim": 32, "n_heads": 2, "n_layers": 1, "hidden_dim": 32}
-    return {
-        "_target_": "qwen_align.reward.model.RewardModel",
-        "base": base,
-        "name": "tiny",
-        "max_length": 64,
-        **settings,
-    }
+    return {"_target_": "qwen_align.reward.model.RewardModel", "base": base, "name": "tiny", "max_length": 64, **settings}
 
 
 def built(config, folder, node, rows, held):
@@ -85,9 +73,7 @@ def in_trainer(trainer):
 def in_rloo(scorer, held):
     """The same through TRL's callable, completions as messages."""
     prompts = [row["prompt"] for row in held for _ in range(2)]
-    return Reward("rm", scorer).trl()(
-        prompts=prompts, completions=[row[s] for row in held for s in ("chosen", "rejected")]
-    )
+    return Reward("rm", scorer).trl()(prompts=prompts, completions=[row[s] for row in held for s in ("chosen", "rejected")])
 
 
 def in_best_of_n(scorer, held):
@@ -100,9 +86,7 @@ def in_best_of_n(scorer, held):
     ("kind", "adapter"),
     [(kind, None) for kind in KINDS] + [(kind, LORA) for kind in ("deberta", "distilbert", "siamese", "bert")],
 )
-def test_a_pair_has_one_score_in_the_trainer_in_rloo_and_in_best_of_n_before_and_after_saving(
-    kind, adapter, config, tmp_path
-):
+def test_a_pair_has_one_score_in_the_trainer_in_rloo_and_in_best_of_n_before_and_after_saving(kind, adapter, config, tmp_path):
     held = pairs(100, seed=1, longest=40)  # 200 texts, some of them truncated
     config["adapter"] = dict(adapter) if adapter else {"_target_": "qwen_align.model.no_adapter"}
     model, trainer, counts = built(config, tmp_path, node_of(kind, tmp_path / "base"), pairs(16), held)

@@ -24,8 +24,7 @@ def reward(values, **settings):
 
 
 @pytest.mark.parametrize(
-    ("answers", "index"),
-    [(["a", "b", "b"], 1), (["a", "b"], 0), ([None, None], 0), ([None, "b"], 1), (["a", None, None], 0)],
+    ("answers", "index"), [(["a", "b", "b"], 1), (["a", "b"], 0), ([None, None], 0), ([None, "b"], 1), (["a", None, None], 0)]
 )
 def test_commonest(answers, index):
     assert select.commonest(answers) == index

@@ -45,9 +45,7 @@ def test_what_is_cut_or_left_out_is_said(tokenizer, capsys):
     kept = sft.tokenise(rows, tokenizer, lengths[2])
     assert [len(row["input_ids"]) for row in kept] == [lengths[2]]
     said = capsys.readouterr().out
-    assert (
-        f"0 of 3 demonstrations are longer than max_length={lengths[2]} and are cut; 2 more have no answer left" in said
-    )
+    assert f"0 of 3 demonstrations are longer than max_length={lengths[2]} and are cut; 2 more have no answer left" in said
 
 
 def test_no_answer_left_is_an_error(tokenizer):

@@ -328,12 +328,7 @@ def test_the_solver_makes_demonstrations_without_a_policy(tmp_path, stages_of, m
 
 def test_a_local_policy_can_teach(tmp_path, stages_of):
     overrides = [override for override in OVERRIDES if not override.startswith("generator")]
-    sizes = [
-        "model.hidden_size=16",
-        "model.num_hidden_layers=1",
-        "model.intermediate_size=16",
-        "max_completion_length=4",
-    ]
+    sizes = ["model.hidden_size=16", "model.num_hidden_layers=1", "model.intermediate_size=16", "max_completion_length=4"]
     (stage,) = stages_of(*overrides, *sizes, f"runs_dir={tmp_path}")
     finished(stage)
     metrics = run_folder.read_json(stage.folder / "metrics.json")
@@ -348,8 +343,5 @@ def test_a_teacher_that_is_not_there_is_one_line_and_the_run_can_go_on(tmp_path,
     (stage,) = stages_of(*overrides, *openai, "generator.retries=0", f"runs_dir={tmp_path}")
     run.prepare(stage, afresh=False)
     assert worker.run_stage(stage.folder) == USER_ERROR
-    assert (
-        "generator.base_url=http://127.0.0.1:9/v1: no answer"
-        in run_folder.read_json(stage.folder / "run.json")["error"]
-    )
+    assert "generator.base_url=http://127.0.0.1:9/v1: no answer" in run_folder.read_json(stage.folder / "run.json")["error"]
     assert "Traceback" not in capsys.readouterr().err

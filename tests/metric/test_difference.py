@@ -11,10 +11,7 @@ def test_every_pair_is_compared_the_later_policy_minus_the_earlier():
 
 
 def test_each_metric_has_its_paired_interval():
-    old, new = (
-        {"greedy": [0.0, 1.0, 0.0], "judge": [1.0, 2.0, 3.0]},
-        {"greedy": [1.0, 1.0, 0.0], "judge": [1.5, 2.5, 3.5]},
-    )
+    old, new = ({"greedy": [0.0, 1.0, 0.0], "judge": [1.0, 2.0, 3.0]}, {"greedy": [1.0, 1.0, 0.0], "judge": [1.5, 2.5, 3.5]})
     expected = Difference("b", "a", {"greedy": paired(new["greedy"], old["greedy"]), "judge": Interval(0.5, 0.5, 0.5)})
     assert differences({"a": old, "b": new}) == [expected]
 

@@ -7,12 +7,7 @@ from qwen_align.metric.name import best_of, of_samples
 
 @pytest.mark.parametrize(
     ("metric", "kind", "n"),
-    [
-        ("pass@1", "pass@", 1),
-        ("best_of_16", "best_of_", 16),
-        ("majority@4", "majority@", 4),
-        ("reward@64", "reward@", 64),
-    ],
+    [("pass@1", "pass@", 1), ("best_of_16", "best_of_", 16), ("majority@4", "majority@", 4), ("reward@64", "reward@", 64)],
 )
 def test_a_metric_of_samples_says_of_how_many(metric, kind, n):
     assert of_samples(metric) == (kind, n)

@@ -39,16 +39,12 @@ def test_estimate_is_the_share_of_all_draws_that_hold_a_right_one():
             assert estimate(6, correct, k) == pytest.approx(sum(map(any, draws)) / len(draws))
 
 
-@pytest.mark.parametrize(
-    ("samples", "expected"), [(1, [1]), (2, [1, 2]), (3, [1, 2]), (4, [1, 2, 4]), (16, [1, 2, 4, 8, 16])]
-)
+@pytest.mark.parametrize(("samples", "expected"), [(1, [1]), (2, [1, 2]), (3, [1, 2]), (4, [1, 2, 4]), (16, [1, 2, 4, 8, 16])])
 def test_ks(samples, expected):
     assert ks(samples) == expected
 
 
-@pytest.mark.parametrize(
-    ("key", "mean"), [("pass@1", (1 / 4 + 2 / 4) / 2), ("pass@2", (1 / 2 + 5 / 6) / 2), ("pass@4", 1.0)]
-)
+@pytest.mark.parametrize(("key", "mean"), [("pass@1", (1 / 4 + 2 / 4) / 2), ("pass@2", (1 / 2 + 5 / 6) / 2), ("pass@4", 1.0)])
 def test_pass_at_k_is_the_mean_over_problems(metrics, key, mean):
     assert metrics[key].mean == pytest.approx(mean)
 

@@ -145,9 +145,7 @@ def of_data(node: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {view: {"rows": len(found), "columns": found.column_names} for view, found in rows.items()}
 
 
-def loaded(
-    kind: Callable[[dict[str, Any], Path], dict[str, Any]], node: dict[str, Any], folder: Path
-) -> dict[str, Any]:
+def loaded(kind: Callable[[dict[str, Any], Path], dict[str, Any]], node: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What is found of a component, or why it can't be loaded."""
     try:
         with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()):

@@ -117,9 +117,7 @@ def _trained(splitter: Any, normalizer: Any, pieces: int) -> tuple[dict[str, int
     if normalizer:
         inner.normalizer = normalizer
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    inner.train_from_iterator(
-        texts(), trainers.BpeTrainer(vocab_size=pieces, initial_alphabet=alphabet, show_progress=False)
-    )
+    inner.train_from_iterator(texts(), trainers.BpeTrainer(vocab_size=pieces, initial_alphabet=alphabet, show_progress=False))
     found = json.loads(inner.to_str())["model"]
     return found["vocab"], [tuple(merge) for merge in found["merges"]]
 

@@ -160,9 +160,7 @@ def _card(configs: dict[str, dict[str, str]]) -> str:
     return "\n".join([*lines, "---", "a stand-in", ""])
 
 
-def _parquet(
-    home: Path, name: str, sha: str, below: dict[str, str], splits: dict[str, Rows], main: bool = True
-) -> None:
+def _parquet(home: Path, name: str, sha: str, below: dict[str, str], splits: dict[str, Rows], main: bool = True) -> None:
     """A download: for each configuration, and the folder of its files, Parquet files and their card."""
     with commit(home, "dataset", name, sha, main) as folder:
         for place in below.values():

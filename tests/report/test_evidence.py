@@ -43,9 +43,7 @@ def test_an_empty_run_folder_is_empty_evidence(tmp_path):
 
 
 def test_of_many_pairs_those_over_the_baseline_are_shown(tmp_path):
-    pairs = [
-        {"after": a, "before": b, "metrics": {"pass@1": around(0.1)}} for a, b in (("b", "a"), ("c", "a"), ("c", "b"))
-    ]
+    pairs = [{"after": a, "before": b, "metrics": {"pass@1": around(0.1)}} for a, b in (("b", "a"), ("c", "a"), ("c", "b"))]
     found = evidence.outcome_of(stage(tmp_path, "compare", {"baseline": "a", "differences": pairs}))
     assert [(d.after, d.before) for d in found.shown_differences] == [("b", "a"), ("c", "a")]
     assert len(found.differences) == 3

@@ -11,10 +11,7 @@ from qwen_align.report.evidence import gather
 @pytest.mark.parametrize("y", [[0.5], [5.0, 0.1], [float("nan")] * 2, [-1.0, 0.0]])
 def test_short_and_odd_curves_can_be_drawn(tmp_path, y):
     line = plot.Line("loss", [float(i) for i in range(len(y))], y)
-    plot.draw(
-        tmp_path / "loss.png",
-        [plot.Panel("loss", "step", "loss", [line], noisy=noisy) for noisy in (True, False, True)],
-    )
+    plot.draw(tmp_path / "loss.png", [plot.Panel("loss", "step", "loss", [line], noisy=noisy) for noisy in (True, False, True)])
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
 
 

@@ -29,9 +29,7 @@ def test_numbers_are_written_with_their_intervals(value, sign, text):
 
 def test_what_models_and_prompts_say_is_escaped_in_html(tmp_path):
     hostile = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
-    html, _ = written(
-        tmp_path, Section("S", samples=[(hostile, [Answer("<b>sft</b>", hostile, "<i>correct</i>", "")])])
-    )
+    html, _ = written(tmp_path, Section("S", samples=[(hostile, [Answer("<b>sft</b>", hostile, "<i>correct</i>", "")])]))
     assert not re.search(r"<script|onerror=alert\(1\)>|<img src=x|<b>sft|<i>correct", html)
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
 

@@ -94,10 +94,7 @@ def test_an_audits_terms_are_explained_where_there_is_one(tmp_path, quickstart):
 
 
 def test_a_confusion_table_says_what_was_answered_for_each_label(tmp_path):
-    greedy = {
-        "table": [[3, 1, 0], [0, 0, 2]],
-        "accuracy": {"yes": {"n": 4, **around(0.75)}, "no": {"n": 2, **around(0.0)}},
-    }
+    greedy = {"table": [[3, 1, 0], [0, 0, 2]], "accuracy": {"yes": {"n": 4, **around(0.75)}, "no": {"n": 2, **around(0.0)}}}
     labels = {"labels": ["yes", "no"], "greedy": greedy, "samples": greedy}
     evaluated = summary(0.5, 0.5, 0.5) | {"labels": labels}
     pages.write(tmp_path / "job", [stage(tmp_path, "evaluate", {"evaluation": evaluated})])

@@ -30,10 +30,7 @@ def test_one_seed_has_no_interval():
 
 
 def test_a_row_has_the_settings_that_differ_and_its_metrics(tmp_path):
-    jobs = [
-        finished(tmp_path, i, "method=sft", f"seed={i}", f"+adapter={a}")
-        for i, a in enumerate(("none", "none", "lora"))
-    ]
+    jobs = [finished(tmp_path, i, "method=sft", f"seed={i}", f"+adapter={a}") for i, a in enumerate(("none", "none", "lora"))]
     assert sweep.results(sweep.grouped(jobs, DEFAULT_OBJECTIVE)) == [
         ["adapter", "seeds", "best-of-4", "pass@1"],
         ["none", "0, 1", "0.500 [0.500, 0.500]", "0.250 [0.250, 0.250]"],

@@ -65,9 +65,7 @@ def test_an_answer_that_alone_is_too_long_leaves_an_eighth_to_the_prompt():
     assert answer == list(range(70))
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "kept"), [(5, 5, (5, 5)), (20, 5, (11, 5)), (2, 30, (2, 14)), (0, 30, (0, 16))]
-)
+@pytest.mark.parametrize(("before", "after", "kept"), [(5, 5, (5, 5)), (20, 5, (11, 5)), (2, 30, (2, 14)), (0, 30, (0, 16))])
 def test_what_is_kept_of_a_prompt_and_an_answer(before, after, kept):
     prompt, answer = truncate([1] * before, [2] * after, 16)
     assert (len(prompt), len(answer)) == kept
@@ -86,11 +84,7 @@ def test_a_long_text_is_read_whole_before_it_is_cut(tokenizer):
 
 
 def test_several_messages_become_paragraphs_with_their_roles():
-    ask = [
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Yes?"},
-        {"role": "user", "content": "Go"},
-    ]
+    ask = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Go"}]
     assert flatten(ask) == "User: Hi\n\nAssistant: Yes?\n\nUser: Go"
     assert flatten(ask[:1]) == flatten("Hi") == "Hi"
 

@@ -32,9 +32,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     named = RewardModel(base="somewhere", name="mine", max_length=32)
     torch.manual_seed(0)
-    network, tokenizer = fresh(
-        {"model_type": "distilbert", "dim": 32, "n_heads": 2, "n_layers": 1}, "pair", None, ANSWERS
-    )
+    network, tokenizer = fresh({"model_type": "distilbert", "dim": 32, "n_heads": 2, "n_layers": 1}, "pair", None, ANSWERS)
     network.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     reward_model.save(named, folder / "model", offset=0.25)
@@ -63,9 +61,7 @@ def test_the_parent_may_construct_one_to_hear_its_complaints():
 
 
 def test_an_untrained_one_says_that_it_has_to_be_trained():
-    with pytest.raises(
-        ConfigError, match=r"folder=null: the reward model deberta has to be trained first \(method=reward\)"
-    ):
+    with pytest.raises(ConfigError, match=r"folder=null: the reward model deberta has to be trained first \(method=reward\)"):
         RewardModel(base="x", name="deberta").score(["a"], ["b"])
 
 
@@ -112,9 +108,7 @@ def test_the_share_of_truncated_texts_is_a_metric(public):
     logged = {}
     reward = Reward("mine", RewardModel(folder=public, max_length=24, name="mine"))
     completions = [[{"role": "assistant", "content": text}] for text in ("good", "good " * 50, "bad", "sad")]
-    values = reward.trl()(
-        prompts=["a"] * 4, completions=completions, completion_ids=[[1]] * 4, log_metric=logged.__setitem__
-    )
+    values = reward.trl()(prompts=["a"] * 4, completions=completions, completion_ids=[[1]] * 4, log_metric=logged.__setitem__)
     assert len(values) == 4
     assert logged == {"mine/truncated": 0.25}
 
@@ -196,10 +190,7 @@ def test_a_device_that_is_not_there_is_refused(public):
 
 @pytest.mark.parametrize(
     ("fields", "said"),
-    [
-        ({"model_type": "distilbrt"}, "base.model_type=distilbrt"),
-        ({"model_type": "distilbert", "dims": 3}, "did you mean dim"),
-    ],
+    [({"model_type": "distilbrt"}, "base.model_type=distilbrt"), ({"model_type": "distilbert", "dims": 3}, "did you mean dim")],
 )
 def test_an_architecture_that_transformers_does_not_know_is_refused(fields, said):
     with pytest.raises(ConfigError, match=said):

@@ -78,9 +78,7 @@ def built(deberta, monkeypatch):
 
 
 @pytest.mark.parametrize("architecture", ["pair", "siamese"])
-def test_a_half_precision_pickle_is_loaded_in_single_precision_and_said_aloud(
-    deberta, monkeypatch, capsys, architecture
-):
+def test_a_half_precision_pickle_is_loaded_in_single_precision_and_said_aloud(deberta, monkeypatch, capsys, architecture):
     home, weights = deberta
     use_cache(monkeypatch, home)
     network, _ = fresh("org/deberta", architecture, None, [])

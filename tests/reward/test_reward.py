@@ -67,12 +67,7 @@ def of(node, texts=("a", "b"), columns=None, ids=None):
 
 def as_trl(one, completions, **given):
     """What TRL gets; None stands for what it gives beside the completions."""
-    beside = {
-        "trainer_state": None,
-        "log_extra": print,
-        "log_metric": print,
-        "completion_ids": [[1]] * len(completions),
-    }
+    beside = {"trainer_state": None, "log_extra": print, "log_metric": print, "completion_ids": [[1]] * len(completions)}
     return one.trl()(prompts=[ASK] * len(completions), completions=completions, **(beside | given))
 
 
@@ -164,9 +159,7 @@ def test_completions_of_plain_prompts_are_plain():
 
 
 def test_text_of_both_forms():
-    assert (
-        text_of("abc") == text_of([{"role": "tool", "content": "x"}, {"role": "assistant", "content": "abc"}]) == "abc"
-    )
+    assert text_of("abc") == text_of([{"role": "tool", "content": "x"}, {"role": "assistant", "content": "abc"}]) == "abc"
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(mine):
@@ -184,9 +177,7 @@ def test_token_ids_that_are_not_known_are_refused():
 # What it returns
 
 
-@pytest.mark.parametrize(
-    "values", [[1.0, 0.0], (1, 0), [True, False], np.array([1.0, 0.0], np.float32), torch.tensor([1, 0])]
-)
+@pytest.mark.parametrize("values", [[1.0, 0.0], (1, 0), [True, False], np.array([1.0, 0.0], np.float32), torch.tensor([1, 0])])
 def test_numbers_of_every_kind_are_numbers(values):
     assert returning(values).score(["?"] * 2, ["a", "b"], {}) == [1.0, 0.0]
 
@@ -232,9 +223,7 @@ def test_trl_gets_a_function_of_the_rewards_name():
 # Settings
 
 
-@pytest.mark.parametrize(
-    "clip", [[1.0, 0.0], [0.5, 0.5], [0.0], [0, 1, 2], 3, "01", [0, math.inf], [None, 1], [False, True]]
-)
+@pytest.mark.parametrize("clip", [[1.0, 0.0], [0.5, 0.5], [0.0], [0, 1, 2], 3, "01", [0, math.inf], [None, 1], [False, True]])
 def test_a_clip_that_is_no_range_is_refused(clip):
     with pytest.raises(ConfigError, match=r"reward\.clip=.*expected \[low, high\] with low < high"):
         clipping(clip)

@@ -52,8 +52,7 @@ def test_the_columns_are_those_of_the_verifier():
 
 
 @pytest.mark.parametrize(
-    "values",
-    [{"correct": 0.1}, {"correct": 0.0}, {"wellformed_wrong": -0.1}, {"malformed": 0.5}, {"correct": float("nan")}],
+    "values", [{"correct": 0.1}, {"correct": 0.0}, {"wellformed_wrong": -0.1}, {"malformed": 0.5}, {"correct": float("nan")}]
 )
 def test_values_in_the_wrong_order_are_refused(values):
     with pytest.raises(ConfigError, match=r"reward\.correct="):

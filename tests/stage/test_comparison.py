@@ -16,9 +16,7 @@ def test_policies_that_are_compared_are_made_first_and_once(stages_of):
     assert [stage.method for stage in stages] == ["sft", "rloo", "sft", "rloo", "compare"]
     sft, rloo, _, other, compare = stages
     assert compare.parents.policies == {"sft": sft, "rloo": rloo, "again": rloo, "other": other}
-    assert compare.config["method"]["policies"] == {
-        name: str(stage.folder) for name, stage in compare.parents.policies.items()
-    }
+    assert compare.config["method"]["policies"] == {name: str(stage.folder) for name, stage in compare.parents.policies.items()}
 
 
 def test_a_changed_policy_changes_the_comparison(stages_of):
@@ -134,14 +132,8 @@ def test_what_a_table_is_to_show_changes_nothing_of_the_comparison(stages_of):
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        (
-            {"bad": {"seeds": [1], "overrides": ["method=sft", "method.args.max_step=1"]}},
-            "bad: method.args.max_step=1: ",
-        ),
-        (
-            {"bad": {"seeds": [1], "overrides": [*ROWS["more"]["overrides"], "method.batch_size=0"]}},
-            "method.batch_size=0",
-        ),
+        ({"bad": {"seeds": [1], "overrides": ["method=sft", "method.args.max_step=1"]}}, "bad: method.args.max_step=1: "),
+        ({"bad": {"seeds": [1], "overrides": [*ROWS["more"]["overrides"], "method.batch_size=0"]}}, "method.batch_size=0"),
     ],
     ids=["key", "value"],
 )

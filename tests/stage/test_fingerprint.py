@@ -79,9 +79,7 @@ def test_a_users_code_counts_and_not_where_it_lies(stages_of, tmp_path):
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(code)
-    rewards = [
-        f"reward=verifier reward._target_={tmp_path}/{folder}/mine.py:short".split() for folder in ("here", "there")
-    ]
+    rewards = [f"reward=verifier reward._target_={tmp_path}/{folder}/mine.py:short".split() for folder in ("here", "there")]
     shared = ("method=rloo", "~reward.verifier", "~reward.correct", "~reward.wellformed_wrong", "~reward.malformed")
     here, there = (fingerprint_of(stages_of, *shared, *reward) for reward in rewards)
     assert here == there

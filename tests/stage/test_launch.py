@@ -53,12 +53,7 @@ def test_a_launcher_around_the_program_is_not_mistaken_for_ours(monkeypatch):
 
 
 def test_one_process_needs_no_launcher(tmp_path):
-    assert launch.command(Hardware(device="cpu"), tmp_path) == [
-        sys.executable,
-        "-m",
-        "qwen_align.stage.worker",
-        str(tmp_path),
-    ]
+    assert launch.command(Hardware(device="cpu"), tmp_path) == [sys.executable, "-m", "qwen_align.stage.worker", str(tmp_path)]
 
 
 @pytest.mark.parametrize("deepspeed", [None, "launch/zero2.json"])

@@ -9,13 +9,7 @@ from transformers import AutoConfig, AutoModel, DebertaV2Config, DistilBertConfi
 
 from qwen_align.stage import memory
 
-SMALL = {
-    "hidden_size": 64,
-    "intermediate_size": 160,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 90,
-}
+SMALL = {"hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 90}
 
 
 def kept(config, layers: int, tokens: int, half: bool) -> int:
@@ -105,23 +99,8 @@ def test_a_config_of_a_folder_is_read_and_another_kind_is_not_guessed(tmp_path):
 
 def training(**changes) -> memory.Training:
     policy = memory.of(QWEN)
-    settings = {
-        "policy": policy,
-        "trained": policy.parameters,
-        "texts": 1,
-        "rows": 1,
-        "tokens": 1024,
-        "checkpointing": True,
-    }
-    settings |= {
-        "reference": False,
-        "rewards": (),
-        "rollout": 0,
-        "half": False,
-        "process": 0.7e9,
-        "processes": 1,
-        "zero": 0,
-    }
+    settings = {"policy": policy, "trained": policy.parameters, "texts": 1, "rows": 1, "tokens": 1024, "checkpointing": True}
+    settings |= {"reference": False, "rewards": (), "rollout": 0, "half": False, "process": 0.7e9, "processes": 1, "zero": 0}
     return memory.Training(**settings | changes)
 
 

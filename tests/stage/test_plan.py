@@ -142,9 +142,7 @@ def test_an_unfinished_run_folder_is_no_start(stages_of, tmp_path, state):
     ("key", "overrides"), [("init", ("method=rloo",)), ("reward.folder", ("method=rloo", "reward=deberta_tiny"))]
 )
 @pytest.mark.parametrize("number", [1, run_folder.FORMAT + 1])
-def test_a_run_folder_of_another_format_is_named_with_what_can_still_be_used(
-    stages_of, tmp_path, key, overrides, number
-):
+def test_a_run_folder_of_another_format_is_named_with_what_can_still_be_used(stages_of, tmp_path, key, overrides, number):
     folder = finished(tmp_path / "earlier", format=number)
     with pytest.raises(ConfigError) as caught:
         stages_of(*overrides, f"{key}={folder}")

@@ -73,10 +73,7 @@ def test_a_trained_reward_model_that_is_named_is_not_trained(stages_of, tmp_path
         (["method=reward", "reward=length"], "there is nothing to train; expected one of deberta"),
         (["method=reward", "reward=[deberta_tiny,minilm]"], "trained one by one"),
         (["method=rloo", "reward=[length,length]"], "length is there twice"),
-        (
-            ["method=rloo", "reward=length,[length,format]"],
-            "expected one option, a sweep like a,b, or for rewards a list",
-        ),
+        (["method=rloo", "reward=length,[length,format]"], "expected one option, a sweep like a,b, or for rewards a list"),
         (["method=rloo", "reward=[length,lenth]"], "did you mean length"),
         (["method=rloo", "reward=[length,format]", "reward.length.wieght=1"], "does not take these settings .*wieght"),
     ],

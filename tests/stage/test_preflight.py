@@ -73,9 +73,7 @@ def test_a_missing_tokenizer_package_stops_the_plan_before_the_first_stage(cache
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     code, _, errors = run_main(*STUDY)
     assert (code, started) == (2, [])
-    assert errors.startswith(
-        f"error: reward.base={DEBERTA}: its tokenizer, spm.model, is read with the packages sentencepiece"
-    )
+    assert errors.startswith(f"error: reward.base={DEBERTA}: its tokenizer, spm.model, is read with the packages sentencepiece")
 
 
 def test_a_missing_model_package_stops_the_plan_before_the_first_stage(cache, started, run_main):
@@ -166,10 +164,7 @@ def test_a_data_set_says_what_a_view_reads(data, view, read):
 
 
 def test_rows_that_no_view_of_the_plan_reads_may_be_missing(cache, stages_of):
-    for name, split in (
-        ("HuggingFaceTB/smoltalk", "smoltalk-train"),
-        (ULTRAFEEDBACK, "ultrafeedback_binarized-train_prefs"),
-    ):
+    for name, split in (("HuggingFaceTB/smoltalk", "smoltalk-train"), (ULTRAFEEDBACK, "ultrafeedback_binarized-train_prefs")):
         (cache[1][name] / f"{split}.arrow").unlink()
     (rloo,) = stages_of("method=rloo", "init=base", "reward=length", "method.args.beta=0")
     with pytest.raises(ValueError, match=r"has no ultrafeedback_binarized-train_prefs\.arrow"):
@@ -183,9 +178,7 @@ def test_a_data_class_that_says_nothing_is_asked_for_by_its_names(cache, stages_
     (sft,) = stages_of("method=sft")
     assert preflight.require([sft]) is None
     (cache[1][ULTRAFEEDBACK] / "ultrafeedback_binarized-train_prefs.arrow").unlink()
-    with pytest.raises(
-        ValueError, match=r"data\.preferences_name=.* has no ultrafeedback_binarized-train_prefs\.arrow"
-    ):
+    with pytest.raises(ValueError, match=r"data\.preferences_name=.* has no ultrafeedback_binarized-train_prefs\.arrow"):
         preflight.require([sft])
 
 

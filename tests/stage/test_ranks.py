@@ -12,16 +12,8 @@ def status(error: str | None, ended: float, code: int = 1) -> dict:
 
 
 def test_the_first_error_counts_not_what_it_did_to_others():
-    assert ranks.first_failure({0: status(LOST, 2.0), 1: status("ValueError: boom", 1.0)}, 2) == (
-        1,
-        "ValueError: boom",
-        1,
-    )
-    assert ranks.first_failure({0: status(LOST, 1.0), 1: status("ValueError: boom", 2.0)}, 2) == (
-        1,
-        "ValueError: boom",
-        1,
-    )
+    assert ranks.first_failure({0: status(LOST, 2.0), 1: status("ValueError: boom", 1.0)}, 2) == (1, "ValueError: boom", 1)
+    assert ranks.first_failure({0: status(LOST, 1.0), 1: status("ValueError: boom", 2.0)}, 2) == (1, "ValueError: boom", 1)
 
 
 def test_a_process_without_an_end_was_killed():

@@ -158,9 +158,7 @@ def test_a_signal_asks_all_that_run_to_stop_once_and_nothing_else_begins(stages_
 
     def interrupt() -> None:
         running = stages[:2]
-        while not all(
-            (stage.folder / "log.txt").is_file() and (stage.folder / "log.txt").stat().st_size for stage in running
-        ):
+        while not all((stage.folder / "log.txt").is_file() and (stage.folder / "log.txt").stat().st_size for stage in running):
             time.sleep(0.02)
         os.kill(os.getpid(), number)
 

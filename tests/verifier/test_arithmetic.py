@@ -37,9 +37,7 @@ def test_integers_stay_integers_until_a_division_does_not_come_out_even():
     assert type(value("7 / 2")) is Fraction
 
 
-@pytest.mark.parametrize(
-    "tokens", ["", "+", "1 +", "1 2", "( 1", "1 )", "( 1 ]", "( )", "* 1", f"{FRACTION} 1 }}", "1 ( 2 )"]
-)
+@pytest.mark.parametrize("tokens", ["", "+", "1 +", "1 2", "( 1", "1 )", "( 1 ]", "( )", "* 1", f"{FRACTION} 1 }}", "1 ( 2 )"])
 def test_what_is_not_one_expression_has_no_postfix(tokens):
     assert to_postfix(tokens.split()) is None
 

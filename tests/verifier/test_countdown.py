@@ -116,13 +116,7 @@ TYPOGRAPHY = r"""
 
 @pytest.mark.parametrize(
     "answer",
-    [
-        *cells(TYPOGRAPHY),
-        " ( 6 - 2 ) * 3 * 2 ",
-        "(6\xa0-\u20092)\u202f*3*2",
-        "(6\u2003-\u200a2)*3*2",
-        "(6-2)\r\n*\t3*2",
-    ],
+    [*cells(TYPOGRAPHY), " ( 6 - 2 ) * 3 * 2 ", "(6\xa0-\u20092)\u202f*3*2", "(6\u2003-\u200a2)*3*2", "(6-2)\r\n*\t3*2"],
 )
 def test_typography_with_one_reading_is_accepted(answer):
     assert judge(answer) is CORRECT

@@ -50,9 +50,7 @@ def test_numbers_are_labels_and_no_part_of_other_numbers():
 
 @pytest.mark.parametrize("value", ["scam", "", None, True])
 def test_a_row_with_another_label_is_refused(value):
-    with pytest.raises(
-        ValueError, match=r"^is (empty|neither text nor a number|'scam', none of fraud, not fraud, Unclear)$"
-    ):
+    with pytest.raises(ValueError, match=r"^is (empty|neither text nor a number|'scam', none of fraud, not fraud, Unclear)$"):
         FRAUD.COLUMNS["label"](value)
 
 
@@ -74,9 +72,7 @@ def test_lists_that_are_no_classes_are_refused(labels, reason):
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    st.lists(st.sampled_from(["fraud", "not", "FRAUD", "unclear", " ", "-", ".", "<think>", "</think>"])).map("".join)
-)
+@given(st.lists(st.sampled_from(["fraud", "not", "FRAUD", "unclear", " ", "-", ".", "<think>", "</think>"])).map("".join))
 def test_the_last_of_all_answers_is_the_one_that_is_judged(text):
     found = FRAUD.answers(text)
     assert FRAUD.verify(found[-1] if found else "", "fraud") == FRAUD.verify(text, "fraud")

@@ -15,10 +15,7 @@ from qwen_align.generator.vllm import Vllm
 from qwen_align.hardware import Hardware
 from qwen_align.stage import launch
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="make test-vllm has it"),
-]
+pytestmark = [pytest.mark.vllm, pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="make test-vllm has it")]
 
 COMMON = (
     "experiment=quickstart", "data.problems=4000", "data.evaluation_problems=40", "evaluation.problems=20",
