@@ -21,6 +21,8 @@ from qwen_align.reward.model import RewardModel
 from qwen_align.stage import run_folder
 from qwen_align.stage.plan import Stage
 
+pytestmark = pytest.mark.slow
+
 
 def policy_folder(folder: Path, texts: list[str]) -> str:
     """Like Qwen2.5's Base: Qwen2, byte-level BPE, and a generation config that names another stop token than ChatML's."""
@@ -137,12 +139,6 @@ def pipeline(request, tmp_path_factory):
         patch.setattr(on_policy, "fit", watched)
         finish(list(found.stages.values()))
         yield found
-
-
-def test_the_command_of_the_readme_has_three_stages(run_main):
-    code, out, _ = run_main("method=rloo", "reward=deberta", "plan=true")
-    assert code == 0
-    assert [line.split("  ")[0] for line in out.splitlines()[2:]] == ["sft", "reward (deberta)", "rloo (deberta)"]
 
 
 def test_supervised_tuning_reward_model_and_rloo_come_in_this_order(pipeline):

@@ -166,12 +166,14 @@ def methods() -> dict[str, dict]:
         return {name: planned(f"experiment={name}")[-1].config["method"] for name in names}
 
 
+@pytest.mark.slow
 def test_every_row_that_carries_a_claim_has_three_seeds(methods):
     for name, method in methods.items():
         rows = [cell.partition("/")[0] for claim in method["claims"] for cell in (claim["better"], *claim["than"])]
         assert {len(method["rows"][row]["seeds"]) for row in rows} == {3}, name
 
 
+@pytest.mark.slow
 def test_the_miniature_has_the_rows_and_claims_of_the_study(methods):
     for tiny, study in ((methods[a], methods[b]) for a, b in TABLES.items()):
         assert list(tiny["rows"]) == list(study["rows"])

@@ -58,6 +58,7 @@ ENCODERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True])
 def test_a_decoders_layer_keeps_what_is_reckoned(half):
     config, tokens = Qwen2Config(**SMALL), 200
@@ -66,6 +67,7 @@ def test_a_decoders_layer_keeps_what_is_reckoned(half):
     assert counted == pytest.approx(reckoned, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "tokens"), [("distilbert", 130), ("deberta-v2", 500)])
 def test_an_encoders_layer_keeps_about_what_is_reckoned(kind, tokens):
     config = ENCODERS[kind]
@@ -79,6 +81,7 @@ def test_the_size_of_qwen_is_that_of_its_weights():
     assert memory.of(QWEN).cached(4) == 24_576
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["distilbert", "deberta-v2"])
 def test_the_size_of_an_encoder_is_that_of_its_weights(kind):
     config = AutoConfig.for_model(kind)
