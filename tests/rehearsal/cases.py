@@ -24,6 +24,15 @@ _CASES = {  # in this order; a later one finds the stages of an earlier one fini
         "experiment=study_countdown", "method=best_of_n", "stages.best_of_n.select=reward",
         "reward=[countdown,length,format,repetition]", "data.prompt='Numbers {numbers} target {target}'",
     ],
+    "study_countdown, grpo": [
+        "experiment=study_countdown", "method=grpo", "data.prompt='Numbers {numbers} target {target}'",
+        "stages.grpo.prompts_per_step=1", "stages.grpo.args.num_generations=2", "stages.grpo.args.max_steps=2",
+        "stages.grpo.held_out_every=null",
+    ],
+    "study_instruct, kto": [
+        "experiment=study_instruct", "method=kto", "stages.sft.batch_size=2", "stages.kto.batch_size=2",
+        "stages.kto.args.max_steps=2", "stages.kto.args.max_length=96",
+    ],
     "cs224r": ["experiment=cs224r", "stages.sft.args.max_length=256", "stages.dpo.args.max_length=256"],
     "gsm8k, an adapter of another model": [
         "method=rloo", "data=gsm8k", "model=smollm2_135m", "adapter=lora", "stages.sft.args.max_length=256",

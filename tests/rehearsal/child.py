@@ -9,6 +9,7 @@ a function call here instead of a process. What happened goes to FOLDER/report.j
 import gc
 import io
 import json
+import os
 import shutil
 import sys
 import time
@@ -25,7 +26,7 @@ from tokenizers import Tokenizer
 from qwen_align import __main__ as program
 from qwen_align.config import groups
 from qwen_align.report import plot
-from qwen_align.stage import launch, run_folder, worker
+from qwen_align.stage import run, run_folder, worker
 
 _TALK = [
     {"role": "system", "content": "Be brief."},
@@ -49,6 +50,25 @@ def call(words: list[str]) -> dict[str, Any]:
             code = -1
     clock = {"seconds": round(time.time() - began, 1), "processor": round(time.process_time() - spent, 1)}
     return {"code": code, "out": out.getvalue(), "errors": errors.getvalue()} | clock
+
+
+class InThisProcess:
+    """Stands in for launch.Child: the worker is a function call, done by the time its output is asked for."""
+
+    def __init__(self, folder: Path, hardware: Any, lock: int, shown: bool = True) -> None:
+        self.code = worker.run_stage(folder)
+        self.output, end = os.pipe()
+        os.close(end)
+
+    def fileno(self) -> int:
+        return self.output
+
+    def copy_output(self) -> bool:
+        return False
+
+    def wait(self) -> int:
+        os.close(self.output)
+        return self.code
 
 
 def demonstration(tokenizer: Any, ids: list[int], labels: list[int]) -> dict[str, int]:
@@ -111,8 +131,6 @@ def of_model(node: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def of_reward(node: dict[str, Any], folder: Path) -> dict[str, Any]:
-    from hydra.utils import instantiate
-
     from qwen_align import reward
     from qwen_align.reward.network import fresh, pair_encoder, scores
 
@@ -123,25 +141,23 @@ def of_reward(node: dict[str, Any], folder: Path) -> dict[str, Any]:
         found: Any = scores(network, pairs, pairs.encode(prompts, answers), 4096)
         weights = network.get_input_embeddings().weight
         return {"scores": found, "rows": len(weights), "embeddings": weights.abs().sum().item()}
-    if node["_target_"].endswith(".several"):
+    if node["_target_"] == reward.SEVERAL:
         node = node | {"one": groups.read("reward", "length")}
-    built = instantiate(node, _convert_="object")
+    if node.get("verifier") == "${data.verifier}":
+        node = node | {"verifier": "countdown"}
     columns = {key: [value] * 2 for key, value in _ROW.items()}
-    rewards = built if isinstance(built, list) else [built]
-    return {"scores": [reward.scores(one, prompts, answers, columns) for one in rewards]}
+    return {"scores": [one.score(prompts, answers, columns, [[1, 2]] * 2) for one in reward.build(node)]}
 
 
 def of_data(node: dict[str, Any], folder: Path) -> dict[str, Any]:
-    from hydra.utils import instantiate
-
-    from qwen_align.method.evaluate import views
+    from qwen_align import data
 
     if "demonstrations_path" in node:
         own = folder / "own.jsonl"
         own.write_text(json.dumps({"messages": _TALK}) + "\n", encoding="utf-8")
         node = node | {"demonstrations_path": str(own)}
-    data = instantiate(node | {key: few for key, few in _FEW.items() if key in node}, _convert_="object")
-    rows = {view: getattr(data, view)() for view in views(data)}
+    source = data.load(node | {key: few for key, few in _FEW.items() if key in node})
+    rows = {view: source.rows(view) for view in source.views}
     return {view: {"rows": len(found), "columns": found.column_names} for view, found in rows.items()}
 
 
@@ -161,7 +177,7 @@ def main() -> None:
     from rehearsal.cache import build, stand_ins
 
     build(home)
-    launch.run = lambda folder, hardware, lock: worker.run_stage(folder)
+    run.Child = InThisProcess  # type: ignore[misc,assignment]
     report: dict[str, Any] = {"built": list(stand_ins()), "seen": {}, "cases": {}, "options": {}}
     watch(report["seen"])
     for name, words in CASES.items():

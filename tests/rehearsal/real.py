@@ -65,7 +65,7 @@ def rehearse(command: tuple[str, ...], runs: Path) -> tuple[int, list[dict[str, 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Stage, seconds, peak memory beside the forecast of it, and the forecast's share of the peak."""
-    from qwen_align.stage import run
+    from qwen_align.stage import text
 
     lines: list[tuple[str, ...]] = [("stage", "state", "seconds", "peak", "forecast", "forecast / peak")]
     for row in rows:
@@ -74,7 +74,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append((
             row["stage"], row["state"], f"{row['seconds'] or 0:.0f}", f"{peak:.2f} GB", f"{expected:.2f} GB", ratio,
         ))  # fmt: skip
-    return run.table(lines)
+    return text.table(lines)
 
 
 def main() -> int:
