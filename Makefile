@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart bench test test-all test-vllm rehearse rehearse-real lint format clean
+.PHONY: help install quickstart bench test test-fast test-all test-vllm rehearse rehearse-real lint format clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,10 +22,18 @@ quickstart: .venv/installed ## SFT, RLOO and best-of-N on Countdown: two CPU cor
 	$(BIN)/python -m qwen_align experiment=quickstart
 
 bench: .venv/installed ## the study in miniature with its claims, 40 minutes; speed: make bench SUITE=verifier
-	$(BIN)/python -m qwen_align.bench suite=$(or $(SUITE),tiny) $(ARGS)
+ifdef SUITE
+	$(BIN)/python -m qwen_align.bench suite=$(SUITE) $(ARGS)
+else
+	$(BIN)/python -m qwen_align experiment=tiny_instruction $(ARGS)
+	$(BIN)/python -m qwen_align experiment=tiny_maths $(ARGS)
+endif
 
 test: .venv/installed ## the test suite, a process for each of two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-fast: .venv/installed ## what trains nothing, in less than a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not long and not vllm"
 
 test-all: .venv/installed ## with the tests of several processes that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
