@@ -78,6 +78,7 @@ def test_a_sweep_plans_every_job(run_main):
         (["stages.rloo.args.num_generation=4"], "(did you mean num_generations?)"),
         (["method=rloo", "method.args.num_generations=four"], "expected int"),
         (["seed=abc"], "expected a whole number"),
+        (["workers=0"], "expected a whole number from 1 on"),
         (["+foo=1"], "foo=1: no such key"),
         (["data.problem=3"], "(did you mean data.problems?)"),
         (["hardware.device=tpu"], "expected one of auto, cpu, gpu"),

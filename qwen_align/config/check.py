@@ -18,7 +18,7 @@ _ELSEWHERE = {  # TRL's fields that have one home outside args; a method's own `
     "hub_token": "the environment (HF_TOKEN)",
 }
 _FROM_ONE = frozenset(
-    "max_completion_length problems samples batch_size evaluation_problems prompts_per_step keep held_out_every".split()
+    "max_completion_length problems samples batch_size evaluation_problems prompts_per_step keep held_out_every workers".split()
 )
 _FROM_ZERO = frozenset(("seed", "top_k"))
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a node"}

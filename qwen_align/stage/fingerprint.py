@@ -21,7 +21,7 @@ _NEUTRAL_ARGS = frozenset(
     "dataloader_num_workers dataloader_pin_memory push_to_hub hub_model_id hub_token hub_strategy hub_private_repo".split()
 )
 _NEUTRAL_METHOD = frozenset(  # `init` has its own place; what is only shown or paid; `policies` stand for what makes them
-    "init next checks health held_out_every price_per_million_tokens rows named each title metrics claims".split()
+    "init next checks health elsewhere held_out_every price_per_million_tokens rows named each title metrics claims".split()
 )
 _NEUTRAL_GENERATOR = frozenset("concurrency retries backoff timeout api_key_env gpu_memory_utilization enforce_eager".split())
 _NEUTRAL_REWARD = frozenset("name weight clip device dtype batch_tokens".split())  # how a trained one scores
