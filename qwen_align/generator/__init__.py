@@ -29,23 +29,14 @@ class Completion:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn.
+    """How completions are drawn."""
 
-    Args:
-        n: completions for each prompt.
-        temperature: of the softmax; 0 is greedy.
-        max_completion_length: tokens at most.
-        seed: of the draws.
-        top_p: draw from the likeliest tokens that hold this share of probability; 1: from all.
-        top_k: draw from this many likeliest tokens; 0: from all.
-    """
-
-    n: int
-    temperature: float
-    max_completion_length: int
+    n: int  # completions for each prompt
+    temperature: float  # of the softmax; 0 is greedy
+    max_completion_length: int  # tokens at most
     seed: int
-    top_p: float = 1.0
-    top_k: int = 0
+    top_p: float = 1.0  # draw from the likeliest tokens that hold this share of probability; 1: from all
+    top_k: int = 0  # draw from this many likeliest tokens; 0: from all
 
     def greedy(self) -> "Sampling":
         """The most likely completion instead."""
@@ -67,11 +58,9 @@ class Generator(Protocol):
 def sample(
     generator: Generator, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
 ) -> list[list[Completion]]:
-    """n completions for each prompt, in the prompts' order."""
-    results: list[list[Completion]] = [[] for _ in prompts]
-    for index, completions in generator.stream(prompts, sampling, title, policy):
-        results[index] = completions
-    return results
+    """n completions for each prompt, in the prompts' order; none for those that a stop left out."""
+    found = dict(generator.stream(prompts, sampling, title, policy))
+    return [found.get(index, []) for index in range(len(prompts))]
 
 
 def brings_problems(node: Mapping[str, Any] | None) -> bool:
@@ -83,18 +72,12 @@ def brings_problems(node: Mapping[str, Any] | None) -> bool:
 def check_measures(needs_policy: bool, method: str, option: str) -> None:
     """Raise ConfigError for a source that would measure something else than the policy; only a teacher may be one."""
     if not needs_policy and method != "synthesize":
-        raise ConfigError(
-            f"generator={option}: method={method} measures a policy, with that policy's own weights; expected "
-            "generator=transformers or vllm"
-        )
+        expected = "expected generator=transformers or vllm"
+        raise ConfigError(f"generator={option}: method={method} measures a policy, with that policy's own weights; {expected}")
 
 
 def check(node: Mapping[str, Any], method: str, option: str, init: str, verifier: Verifier | None) -> None:
-    """Check a source of completions against what a stage asks of it, before any stage runs.
-
-    Raises:
-        ConfigError: a policy would be measured, or a teacher asked, with a source that can't answer; a file with a bad line.
-    """
+    """Raise ConfigError, before any stage runs, for a source of completions that can't answer what a stage asks of it."""
     if method == "reward" or not source_code.is_light(node["_target_"]):
         return
     recorded = brings_problems(node)

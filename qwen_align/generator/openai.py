@@ -1,10 +1,9 @@
 """Completions from any OpenAI-compatible endpoint: OpenAI itself, vLLM, llama.cpp, `transformers serve`.
 
-One request a completion, since many servers know no `n`, from a bounded number of threads; an answer is yielded the moment it
-is there, because it is paid for. What may pass is tried again with exponential backoff and jitter, never before the server's
-`Retry-After`. When the endpoint is gone for good, requests under way still count and one error ends the rest.
-The HTTP client is the one that huggingface_hub brings: the openai package is 30 MB, retries no torn answer and gives up on a
-long `Retry-After`, so the loop would be ours anyway. Left out: streaming, tools, the batch API.
+One request a completion, since many servers know no `n`; an answer is yielded the moment it is there, because it is paid for.
+What may pass is tried again with backoff and jitter, never before the server's `Retry-After`; when the endpoint is gone for
+good, requests under way still count. The HTTP client is huggingface_hub's: the openai package retries no torn answer and gives
+up on a long `Retry-After`, so the loop would be ours anyway. Left out: streaming, tools, the batch API.
 """
 
 import email.utils
@@ -14,10 +13,11 @@ import re
 import threading
 import time
 import zlib
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
+from itertools import product
+from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from qwen_align.model import Policy
 
 _TRANSIENT = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))  # statuses that are worth another try
-_Result = tuple[int, Completion | Exception]  # the index of a prompt, and what became of one completion
 _LONGEST_PAUSE = 60.0  # seconds of our own backoff; a server may ask for more
 
 
@@ -95,9 +94,7 @@ class OpenAI:
         if url.scheme not in ("http", "https") or not url.netloc:
             raise ConfigError(f"generator.base_url={self.base_url}: expected an address like http://localhost:8000/v1")
         if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ConfigError(
-                "generator.api_key_env: expected the name of an environment variable such as OPENAI_API_KEY, not the key"
-            )
+            raise ConfigError("generator.api_key_env: expected an environment variable such as OPENAI_API_KEY, not the key")
         if name and not os.environ.get(name):
             raise ConfigError(
                 f"generator.api_key_env={name}: that environment variable is empty; put the key there, or api_key_env=null "
@@ -161,62 +158,40 @@ class OpenAI:
     ) -> Iterator[tuple[int, list[Completion]]]:
         """(index of the prompt, its n completions) as they come; asked to stop, it ends after the requests under way.
 
-        Raises:
-            ConfigError: the endpoint refuses, or a completion was not to be had; what came before was yielded.
+        ConfigError if the endpoint refuses, or a completion was not to be had; what came before was yielded.
         """
         import httpx2
 
-        todo = deque((index, copy) for index in range(len(prompts)) for copy in range(sampling.n))
-        done: SimpleQueue[_Result | None] = SimpleQueue()
-        stop = threading.Event()
-        key = os.environ.get(self.api_key_env or "")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-
-        def work() -> None:
-            while todo and not stop.is_set():
-                try:
-                    index, copy = todo.popleft()
-                except IndexError:  # another thread was faster
-                    break
-                # Equal prompts and resumed runs must not get equal draws from a server that honours the seed.
-                seed = zlib.crc32(f"{sampling.seed} {index} {copy}".encode()) >> 1
-                try:
-                    done.put((index, self._ask(client, self._body(prompts[index], sampling, seed), stop)))
-                except Exception as error:
-                    stop.set()
-                    done.put((index, error))
-            done.put(None)
-
-        client = httpx2.Client(timeout=self.timeout, headers=headers)
-        try:
-            for _ in range(self.concurrency):
-                threading.Thread(target=work, daemon=True).start()
-            with tqdm(total=len(prompts) * sampling.n, desc=title, mininterval=1.0) as bar:
-                yield from self._collected(done, sampling.n, bar, stop)
-        finally:
-            stop.set()
-
-    def _collected(
-        self, done: "SimpleQueue[_Result | None]", n: int, bar: "tqdm[Any]", stop: threading.Event
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """What the threads put, until the last one ends; then the first failure, if there was one."""
+        stop, failure = threading.Event(), None
         found: dict[int, list[Completion]] = defaultdict(list)
-        failure: Exception | None = None
-        running = self.concurrency
-        while running:
-            result = done.get()
-            if interrupt.asked():
+        key = os.environ.get(self.api_key_env or "")
+        client = httpx2.Client(timeout=self.timeout, headers={"Authorization": f"Bearer {key}"} if key else {})
+
+        def ask(task: tuple[int, int]) -> tuple[int, Completion | Exception | None]:
+            index, copy = task
+            # Equal prompts and resumed runs must not get equal draws from a server that honours the seed.
+            seed = zlib.crc32(f"{sampling.seed} {index} {copy}".encode()) >> 1
+            try:
+                return index, None if stop.is_set() else self._ask(client, self._body(prompts[index], sampling, seed), stop)
+            except Exception as error:
                 stop.set()
-            if result is None:
-                running -= 1
-                continue
-            index, answer = result
-            if isinstance(answer, Exception):
-                failure = failure or answer
-                continue
-            bar.update()
-            found[index].append(answer)
-            if len(found[index]) == n:
-                yield index, found.pop(index)
+                return index, error
+
+        tasks = list(product(range(len(prompts)), range(sampling.n)))
+        # Unlike an executor's, these threads do not hold up the end of the process.
+        with ThreadPool(self.concurrency) as pool, tqdm(total=len(tasks), desc=title, mininterval=1.0) as bar:
+            try:
+                for index, answer in pool.imap_unordered(ask, tasks):
+                    if interrupt.asked():
+                        stop.set()
+                    if isinstance(answer, Exception):
+                        failure = failure or answer
+                    elif answer:
+                        bar.update()
+                        found[index].append(answer)
+                        if len(found[index]) == sampling.n:
+                            yield index, found.pop(index)
+            finally:
+                stop.set()
         if failure:
             raise failure

@@ -125,11 +125,7 @@ def _same_shape(problem: Problem, first: Problem) -> None:
 
 
 class Recorded:
-    """The completions of a file, for method=evaluate alone; nothing is loaded.
-
-    Args:
-        path: JSON lines, or one JSON list.
-    """
+    """The completions of a file, for method=evaluate alone; nothing is loaded."""
 
     needs_policy = False
 
@@ -141,11 +137,7 @@ class Recorded:
             raise ConfigError(f"generator.path={path}: no such file")
 
     def problems(self, verifier: Verifier | None) -> list[Problem]:
-        """Every line of the file, with the columns that the verifier reads.
-
-        Raises:
-            ConfigError: the first line that cannot be used, lacks such a column, or is of another shape than the first.
-        """
+        """Every line of the file, with the verifier's columns; ConfigError for the first one that cannot be used."""
         found: list[Problem] = []
         where = ""
         try:
@@ -164,11 +156,7 @@ class Recorded:
     def stream(
         self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
     ) -> Iterator[tuple[int, list[Completion]]]:
-        """Nobody can be asked here.
-
-        Raises:
-            ConfigError: always.
-        """
+        """Raises ConfigError: nobody can be asked here."""
         raise ConfigError("generator=recorded: holds completions and can't be asked for more; expected method=evaluate")
 
 

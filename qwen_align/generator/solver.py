@@ -22,12 +22,7 @@ _DIGITS = {"numbers": r"\d+(?: \d+)*", "target": r"\d+"}
 
 
 class Solver:
-    """Random solutions by seed; how tokens are drawn and lengths do not matter to it, and its tokens are not counted.
-
-    Args:
-        prompt: the template that the prompts were made with, with {numbers} and {target}.
-        largest: bound on the intermediate results.
-    """
+    """Random solutions by seed to prompts made with a template; how tokens are drawn and lengths do not matter to it."""
 
     needs_policy = False
 

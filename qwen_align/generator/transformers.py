@@ -81,11 +81,7 @@ def batches(lengths: Sequence[int], n: int, longest: int, batch_size: int, batch
 
 
 def truncated(scores: Tensor, top_p: float, top_k: int) -> Tensor:
-    """Scores (rows, vocabulary) with -inf for all but the likeliest tokens, by top-k and then by top-p of what is left.
-
-    Scores are logits over the temperature. The tokens that stay are those of transformers' `generate`: all that tie with the
-    last of top-k, and of what is left the smallest set that holds the share top-p. Only what top-k leaves is sorted.
-    """
+    """Logits over the temperature, (rows, vocabulary), with -inf for all but top-k and then top-p of these, as `generate`."""
     left = scores.shape[-1]
     if top_k:
         last = scores.topk(min(top_k, left)).values[:, -1:]

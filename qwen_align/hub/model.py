@@ -21,24 +21,15 @@ _VOCABULARIES = (("tokenizer.json",), *((name,) for name in _SENTENCEPIECE), ("v
 
 @dataclass(frozen=True)
 class Model(Need):
-    """A model to be loaded.
-
-    Args:
-        saved: by a run of ours: its tokenizer is loaded exactly as it was saved.
-        own_code: trust_remote_code: its tokenizer may consist of any files.
-    """
+    """A model to be loaded."""
 
     kind: ClassVar[str] = "model"
-    saved: bool = False
-    own_code: bool = False
+    saved: bool = False  # by a run of ours: its tokenizer is loaded exactly as it was saved
+    own_code: bool = False  # trust_remote_code: its tokenizer may consist of any files
 
 
 def packaged(name: str) -> str:
-    """The model folder inside an installed package that is named package:NAME; any other name stays.
-
-    Raises:
-        ConfigError: the package is not installed, or holds no model.
-    """
+    """The model folder of an installed package for package:NAME, ConfigError without one; any other name stays."""
     if not name.startswith("package:"):
         return name
     package = name.removeprefix("package:")
@@ -83,11 +74,7 @@ def _lacks(model: Model, files: Files) -> str | None:
 
 
 def require(model: Model) -> str | None:
-    """The pickle that a model would be loaded from, None for safetensors.
-
-    Raises:
-        ConfigError: config, weights or tokenizer is missing, or the packages that the tokenizer is read with.
-    """
+    """The pickle that a model would be loaded from, None for safetensors; ConfigError where a file or package is missing."""
     files = complete(model, lambda files: _lacks(model, files))
     tokenizer = _vocabulary(files, model.saved)
     if set(tokenizer) & set(_SENTENCEPIECE) and not model.own_code:

@@ -23,19 +23,13 @@ _SPLIT = re.compile(r"(?<![a-z])(train|test|valid|validation|val|dev|eval)(?![a-
 
 @dataclass(frozen=True)
 class Source(Need):
-    """Rows that a view reads.
-
-    Args:
-        splits: that it needs; none: whatever is there.
-        config: the Hub's configuration of the data set.
-        data_dir: the folder of it that is read; None: all.
-    """
+    """Rows that a view reads."""
 
     kind: ClassVar[str] = "dataset"
     advice: str = "data=countdown makes its own problems"
-    splits: tuple[str, ...] = ()
-    config: str | None = None
-    data_dir: str | None = None
+    splits: tuple[str, ...] = ()  # that it needs; none: whatever is there
+    config: str | None = None  # the Hub's configuration of the data set
+    data_dir: str | None = None  # the folder of it that is read; None: all
 
 
 def _snake_case(name: str) -> str:

@@ -130,11 +130,11 @@ def settle_revisions(job: DictConfig, choices: dict[str, str], overrides: Iterab
                 node[key] = None
                 continue
             kind = Source.kind if group == "data" else Model.kind
-            main = files.commit(name, kind, None) if constants.HF_HUB_OFFLINE else None
-            if main and not files.commit(name, kind, pin):
-                node[key] = main
+            main = files.snapshot(name, kind, None) if constants.HF_HUB_OFFLINE else None
+            if main and not files.snapshot(name, kind, pin):
+                node[key] = main.name
                 _print_once(
-                    f"{full_key}={pin}: not in the cache, and HF_HUB_OFFLINE forbids to fetch it; {main} of {name} is used"
+                    f"{full_key}={pin}: not in the cache, and HF_HUB_OFFLINE forbids to fetch it; {main.name} of {name} is used"
                 )
 
 
