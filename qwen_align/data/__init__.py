@@ -38,11 +38,7 @@ class Data:
         return tuple(view for view in own if hasattr(self.source, view))
 
     def rows(self, view: str) -> "Dataset":
-        """The rows of a view.
-
-        Raises:
-            ConfigError: it has no such view, no row, or lacks a column that its verifier reads.
-        """
+        """The rows of a view; ConfigError without such a view, a row, or a column that the verifier reads."""
         if view not in self.views:
             raise ConfigError(f"data: {self.name} has no {view} view; it has {', '.join(self.views) or 'none'}")
         rows: Dataset = getattr(self.source, view)()
@@ -50,10 +46,8 @@ class Data:
             raise ConfigError(f"data: the {view} view of {self.name} is empty; expected at least one row")
         if self.verifier and view in ("prompts", "evaluation"):
             for name in self.verifier.missing(rows.column_names):
-                raise ConfigError(
-                    f"data.verifier={self.verifier.name}: reads the column {name}; the {view} view has "
-                    f"{', '.join(rows.column_names)}"
-                )
+                there = f"the {view} view has {', '.join(rows.column_names)}"
+                raise ConfigError(f"data.verifier={self.verifier.name}: reads the column {name}; {there}")
         return rows
 
     def judged(self, purpose: str) -> Verifier:

@@ -1,9 +1,8 @@
 """Work on every row of a large data set, on all cores and once: in chunks, to disk, found again by what went in.
 
-Resumes, other seeds and the jobs of a sweep read the file instead of doing the work again; it is memory-mapped, so a process
-holds no copy. What names it is a hash of the rows, the settings and the code, never a name or a date. The files lie in
-`qwen_align/` of the cache of `datasets` (HF_DATASETS_CACHE), or in the temporary folder where that can't be written. Small sets
-stay in memory.
+Resumes, other seeds and the jobs of a sweep read the file, which is memory-mapped; its name is a hash of the rows, the settings
+and the code. It lies in `qwen_align/` of the cache of `datasets` (HF_DATASETS_CACHE), or in the temporary folder where that
+can't be written. Small sets stay in memory.
 """
 
 import ctypes
@@ -64,25 +63,14 @@ def code_of(*things: Any) -> str:
 def mapped(
     rows: Dataset, function: Callable[[Columns], Columns], settings: Any, features: dict[str, Any], title: str
 ) -> Dataset:
-    """What `function` makes of the columns of each 1,000 rows, instead of them; it may return more rows or fewer.
+    """What a picklable `function` makes of the columns of each 1,000 rows, instead of them, maybe more rows or fewer.
 
-    Args:
-        rows: the data set.
-        function: picklable; its result depends on the rows and `settings` alone.
-        settings: plain data that, with the rows and the code, names the result on disk.
-        features: column -> type, as `datasets.Features` takes them.
-        title: of the progress bar.
+    `settings`, plain data, are all that its result depends on beside the rows and the code: these name the file.
     """
     name = run_folder.fingerprint([run_folder.rows_hash(rows), settings, code_of(function, chat, byte_pair)])
-    do = partial(
-        rows.map,
-        _EndsWithParent(function),
-        batched=True,
-        remove_columns=rows.column_names,
-        features=Features(features),
-        desc=title,
-        new_fingerprint=name,
-    )
+    types, removed = Features(features), rows.column_names
+    do = partial(rows.map, _EndsWithParent(function), batched=True, remove_columns=removed, features=types, desc=title)
+    do = partial(do, new_fingerprint=name)
     if len(rows) < _SMALL:
         return do(keep_in_memory=True)
     path = _folder() / f"{name}.arrow"

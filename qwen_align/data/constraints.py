@@ -1,10 +1,9 @@
 """Short instructions made from a seed, with constraints that can be checked exactly: instruction following without a download.
 
-"List exactly 4 animals. Include dog. End with cow. Use no word twice." It stands in for SmolTalk and UltraFeedback, and it
-alone tells the truth about a reward model: its verifier's score is the true one, a reward model's an estimate. As in real data,
-a share of the demonstrations leaves part of the instruction undone, and a share of the preference labels is wrong. An answer
-is a list of common words. Whether an instruction is held out is decided by the checksum of its constraints, so no instruction
-of the evaluation view is ever trained on, whatever the sizes. Left out: sentences that mean something.
+"List exactly 4 animals. Include dog. End with cow. Use no word twice." It stands in for SmolTalk and UltraFeedback; its
+verifier's score is the true one, a reward model's an estimate. As in real data, a share of the demonstrations leaves part of an
+instruction undone, and a share of the preference labels is wrong. The checksum of an instruction's constraints decides whether
+it is held out, so no instruction of the evaluation view is ever trained on. Left out: sentences that mean something.
 """
 
 import json
@@ -36,10 +35,8 @@ Clause = tuple[str, list[Constraint]]  # a sentence, and what it asks for
 
 def _opening(topic: str, rng: random.Random) -> Clause:
     number = rng.randint(2, LONGEST - 1)
-    wording = rng.choice(("exactly", "at least", "at most"))
-    bounds = {"least": number} if wording == "at least" else {"most": number}
-    if wording == "exactly":
-        bounds = {"least": number, "most": number}
+    wording, keys = rng.choice((("exactly", ("least", "most")), ("at least", ("least",)), ("at most", ("most",))))
+    bounds = dict.fromkeys(keys, number)
     asked: list[Constraint] = [{"kind": "words"} | bounds, {"kind": "only", "of": TOPICS[topic].split()}]
     return f"List {wording} {number} {topic}.", asked
 
@@ -73,13 +70,12 @@ def instruction(rng: random.Random, count: Sequence[int]) -> list[Clause]:
 def _draft(constraints: Sequence[Constraint], rng: random.Random) -> str:
     """An answer that tends to follow the constraints."""
     by_kind = {c["kind"]: c for c in constraints if c["kind"] != "count"}
-    counts = [c for c in constraints if c["kind"] == "count"]
     length = by_kind.get("words", {})
     number = rng.randint(length.get("least", 1), length.get("most", LONGEST))
     free = by_kind["only"]["of"] if "only" in by_kind else WORDS
     words = rng.sample(free, number) if "distinct" in by_kind else rng.choices(free, k=number)
-    for c in counts:
-        if "least" in c:
+    for c in constraints:
+        if c["kind"] == "count" and "least" in c:
             words[rng.randrange(number)] = c["of"][0]
     if "order" in by_kind and number > 1:
         first, then = sorted(rng.sample(range(number), 2))
@@ -149,10 +145,8 @@ class Constraints:
             misses += 1
             if misses > 20_000:
                 key = "evaluation_problems" if held_out else "problems"
-                raise ConfigError(
-                    f"data.{key}={wanted}: only about {len(seen)} distinct instructions were found with "
-                    f"data.sentences={list(self.sentences)}; ask for fewer or widen them"
-                )
+                found = f"only about {len(seen)} distinct instructions were found with data.sentences={list(self.sentences)}"
+                raise ConfigError(f"data.{key}={wanted}: {found}; ask for fewer or widen them")
             if asked in seen or is_held_out(text, self.held_out) != held_out:
                 continue
             if good := answer(constraints, rng):

@@ -21,11 +21,7 @@ class BadRow(Exception):
 
 
 def messages(value: Any, column: str, role: str) -> Messages:
-    """A conversation: messages as they are, without keys other than role and content; text as one message.
-
-    Raises:
-        BadRow: nothing in it, something that is no message, or an end that is empty or not the role's.
-    """
+    """A conversation: messages, with role and content alone; text as one message. Raises BadRow."""
     if isinstance(value, str) and value.strip():
         return [{"role": role, "content": value}]
     if value is None or isinstance(value, str) or value == []:
@@ -43,11 +39,7 @@ def messages(value: Any, column: str, role: str) -> Messages:
 
 
 def dialogue(value: Any, column: str) -> dict[str, Messages]:
-    """A conversation of which every answer is a demonstration, under `messages`.
-
-    Raises:
-        BadRow: it does not end with an answer, begins with one, or an answer in it is empty.
-    """
+    """A conversation of which every answer is a demonstration, under `messages`; raises BadRow."""
     found = messages(value, column, "assistant")
     if len(found) < 2 or found[0]["role"] == "assistant":
         raise BadRow(f"{column} hold an answer without a prompt")
@@ -67,16 +59,9 @@ def completion_of(row: dict[str, Any]) -> Messages:
 
 
 def preference(prompt: Any, chosen: Any, rejected: Any, names: tuple[str, str, str]) -> dict[str, Messages]:
-    """prompt, chosen and rejected; answers that repeat the prompt's messages lose them, and may be all there is of the prompt.
+    """prompt, chosen and rejected, each from text or messages; `names` is what the source calls them. Raises BadRow.
 
-    Args:
-        prompt: text or messages; None where chosen and rejected hold it.
-        chosen: text, messages, or messages that begin with the prompt.
-        rejected: likewise.
-        names: what the source calls the three.
-
-    Raises:
-        BadRow: an answer that can't be used, two answers to different prompts, or twice the same.
+    Answers that begin with the prompt's messages lose them; a prompt of None is read from there.
     """
     good, bad = messages(chosen, names[1], "assistant"), messages(rejected, names[2], "assistant")
     if prompt is None:
@@ -124,26 +109,18 @@ def _kept(rows: "Dataset", reasons: Sequence[str | None], source: str) -> "Datas
 
 
 def usable_rows(source: str, records: "Dataset", row: Row, columns: dict[str, Any], settings: Any) -> "Dataset":
-    """The rows that can be made of a public set's records; how many others there are is printed, by reason.
+    """The rows that `row` makes of a public set's records; how many raise BadRow is printed, and ConfigError if all do.
 
-    Args:
-        source: what the set is called in messages.
-        records: as the source has them.
-        row: a record -> a row; raises BadRow.
-        columns: of a row, and their types.
-        settings: what `row` depends on, as plain data.
-
-    Raises:
-        ConfigError: none can be.
+    `columns` are a row's with their types, `settings` what `row` depends on, as plain data; `source` names it in messages.
     """
     from datasets import Value
 
     from qwen_align.data import cached
 
-    code = cached.code_of(row, messages, dialogue, preference, prompt_key)
-    types = columns | {"reason": Value("string")}
     if not len(records):
         raise ConfigError(f"{source}: holds no row that can be used")
+    code = cached.code_of(row, messages, dialogue, preference, prompt_key)
+    types = columns | {"reason": Value("string")}
     rows = cached.mapped(records, _Conversion(row, list(columns)), [settings, code], types, "checking rows")
     return _kept(rows, rows["reason"][:], source).remove_columns("reason")
 

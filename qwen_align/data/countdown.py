@@ -9,7 +9,7 @@ held out is decided by its checksum, so no number set of the evaluation view is 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import extra as extra_rows
@@ -131,16 +131,13 @@ class Countdown:
         for key in ("count", "numbers", "target"):
             settings.check_bounds(key, getattr(self, key), low=1, high=6 if key == "count" else None)
 
-    def _held_out(self, numbers: Sequence[int]) -> bool:
-        return is_held_out(numbers, self.held_out)
-
     def _problems(self, wanted: int, held_out: bool) -> Iterator[tuple[list[int], int]]:
         rng = random.Random(f"{self.seed} {'evaluation' if held_out else 'train'}")
         seen: set[tuple[tuple[int, ...], int]] = set()
         misses = 0
         while len(seen) < wanted:
             numbers = [rng.randint(*self.numbers) for _ in range(rng.randint(*self.count))]
-            if self._held_out(numbers) == held_out:
+            if is_held_out(numbers, self.held_out) == held_out:
                 multiset = tuple(sorted(numbers))
                 reached = reachable(multiset, self.largest)[-1]
                 targets = [v for v in reached if self.target[0] <= v <= self.target[1]]
@@ -154,10 +151,9 @@ class Countdown:
             misses += 1
             if misses > 20_000:
                 key = "evaluation_problems" if held_out else "problems"
-                raise ConfigError(
-                    f"data.{key}={wanted}: only about {len(seen)} distinct problems exist with numbers {self.numbers[0]}"
-                    f"..{self.numbers[1]} and targets {self.target[0]}..{self.target[1]}; ask for fewer or widen the ranges"
-                )
+                ranges = "numbers {}..{} and targets {}..{}".format(*self.numbers, *self.target)
+                found = f"only about {len(seen)} distinct problems exist with {ranges}"
+                raise ConfigError(f"data.{key}={wanted}: {found}; ask for fewer or widen the ranges")
 
     def _row(self, numbers: list[int], target: int) -> dict[str, Any]:
         return {"prompt": ask(self.prompt, numbers, target), "nums": numbers, "target": target}
@@ -173,7 +169,7 @@ class Countdown:
             assert solution is not None, "a problem is drawn from the table that solve reads"
             completion = [{"role": "assistant", "content": trace(*solution)}]
             rows.append(self._row(numbers, target) | {"completion": completion})
-        return Dataset.from_list(rows + extra_demonstrations(self.extra, self._held_out))
+        return Dataset.from_list(rows + extra_demonstrations(self.extra, partial(is_held_out, share=self.held_out)))
 
     def prompts(self) -> "Dataset":
         """prompt, nums, target of training problems."""

@@ -2,10 +2,9 @@
 
 Problems come from Jiayi-Pan/Countdown-Tasks-3to4 (nums, target), demonstrations from Asap7772/cog_behav_all_strategies (query,
 completion), pairs from a set like asingh15/countdown_tasks_3to4-dpo (query, response_ws, response_ls). All views share one
-wording: numbers and target are read from a query and asked with `prompt`, or as the problems' own column `prompt` (ChatML, in
-asingh15/countdown_tasks_3to4) asks. Where a query opened the thinking, its answers get the tag back. No number multiset of the
-evaluation view is trained on; rows that would break this, or name no problem, are left out and counted. Not here: a test split
-of the demonstrations, and ready-made prompts that begin the answer.
+wording: numbers and target are read from a query and asked with `prompt`, or as the problems' own column `prompt` (ChatML)
+asks. Where a query opened the thinking, its answers get the tag back. No number multiset of the evaluation view is trained on;
+rows that would break this, or name no problem, are counted and left out, as are prompts that begin the answer.
 """
 
 import re
@@ -15,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import extra as extra_rows
-from qwen_align.data import settings
+from qwen_align.data import hub, settings
 from qwen_align.data.conversation import BadRow, Messages, Row, message_type, preference, usable_rows
 from qwen_align.data.countdown import ask, extra_demonstrations, is_held_out
 from qwen_align.errors import ConfigError
@@ -28,16 +27,11 @@ Ask = Callable[[Sequence[int], int], Messages]
 _PROBLEM = re.compile(r"numbers\s*\[([\d,\s]+)\].*?equals\s+(\d+)", re.DOTALL)
 _STOP = re.compile(r"\s*(?:<\|im_end\|>|<\|endoftext\|>)\s*$")
 _EVALUATED = "the evaluation view has these numbers"
-_CHUNK = 10_000  # rows
 _ANY_PROBLEM = ([1, 22, 333], 4)  # how it is asked tells one wording from another
 
 
 def chatml(text: Any) -> Messages:
-    """The messages of a prompt that is ChatML text, contents unchanged; the line that asks for the answer is left off.
-
-    Raises:
-        BadRow: anything else, such as an answer that is begun.
-    """
+    """The messages of ChatML text, without the line that asks for the answer; raises BadRow, as for an answer that is begun."""
     before, *turns = text.split("<|im_start|>") if isinstance(text, str) else [""]
     if turns and turns[-1] in ("assistant", "assistant\n"):
         del turns[-1]
@@ -170,10 +164,8 @@ class CountdownHub:
         if self.evaluation_split == "train":
             raise ConfigError("data.evaluation_split=train: is trained on; expected another split, or null")
         if self.evaluation_split and self.held_out:
-            raise ConfigError(
-                f"data.held_out={self.held_out}: the evaluation view is the split {self.evaluation_split}; expected 0, or "
-                "data.evaluation_split=null"
-            )
+            view = f"the evaluation view is the split {self.evaluation_split}"
+            raise ConfigError(f"data.held_out={self.held_out}: {view}; expected 0, or data.evaluation_split=null")
         if not self.evaluation_split:
             settings.check_held_out(self.held_out)
 
@@ -193,8 +185,6 @@ class CountdownHub:
             yield self._source("prompts", "train", *([self.evaluation_split] if self.evaluation_split else []))
 
     def _problems(self, split: str, *columns: str) -> "Dataset":
-        from qwen_align.data import hub
-
         return hub.load(self._source("prompts"), split, columns)
 
     def _ask(self) -> Ask:
@@ -206,10 +196,8 @@ class CountdownHub:
             example = chatml(first)
             _problem(example[-1]["content"])
         except BadRow as error:
-            raise ConfigError(
-                f"data.prompts_name={self.prompts_name}: data.prompt=null asks as its first row does, but {error}; "
-                "expected ready-made prompts, or a text for data.prompt"
-            ) from error
+            first_row = f"data.prompts_name={self.prompts_name}: data.prompt=null asks as its first row does, but {error}"
+            raise ConfigError(f"{first_row}; expected ready-made prompts, or a text for data.prompt") from error
         return _ExampleWording(example)
 
     def _held_out(self) -> _HeldOut:
@@ -222,7 +210,7 @@ class CountdownHub:
         rows, held_out = self._problems(split, "nums", "target", *ready), self._held_out()
         found: list[int] = []
         seen = 0
-        for batch in rows.select_columns(["nums"]).iter(_CHUNK):
+        for batch in rows.select_columns(["nums"]).iter(10_000):
             found += [i for i, nums in enumerate(batch["nums"], seen) if held_out(nums) == evaluated]
             seen += len(batch["nums"])
             if len(found) >= wanted:
@@ -242,14 +230,11 @@ class CountdownHub:
 
     def _answered(self, view: str, kind: Callable[[Ask, _HeldOut], Row], columns: dict[str, str]) -> "Dataset":
         """Rows of queries and their answers; `columns` says what the source calls ours."""
-        from qwen_align.data import hub
-
         source = self._source(view)
         records = hub.load(source, "train", ("query", *columns.values()))
         asking, held_out = self._ask(), self._held_out()
         depends_on = [asking(*_ANY_PROBLEM), held_out.share, sorted(held_out.multisets)]
-        name = f"{source.key}={source.name}"
-        rows = usable_rows(name, records, kind(asking, held_out), _types(*columns), depends_on)
+        rows = usable_rows(source.setting, records, kind(asking, held_out), _types(*columns), depends_on)
         return rows.select(range(min(self.problems, len(rows))))
 
     def demonstrations(self) -> "Dataset":

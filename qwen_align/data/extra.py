@@ -21,14 +21,9 @@ def check(path: str | None) -> None:
 
 
 def read(path: str | None, columns: Mapping[str, Reader]) -> list[dict[str, Any]]:
-    """prompt, completion and these columns (None where a row has no such thing); no rows without a path.
-
-    Raises:
-        ConfigError: a file that is not there, or rows that cannot be used.
-    """
+    """prompt, completion and these columns (None where a row has no such thing); no rows without a path."""
     if path is None:
         return []
-    check(path)
 
     def demonstration(record: Record) -> Record:
         found = local.conversation("demonstrations", record, {})

@@ -67,17 +67,9 @@ def check(key: str, path: str | Path) -> None:
 
 
 def read(key: str, path: Path, row: Callable[[Record], Record], skip: bool = False, advice: str = "") -> "Dataset":
-    """The rows that `row` makes of a file's records.
+    """The rows that `row` makes of the records of a file that `key` names; ConfigError if it raises BadRow, or `skip` them.
 
-    Args:
-        key: the config key that names the file.
-        path: the file.
-        row: raises BadRow for a record that can't be used.
-        skip: leave such records out and print which, instead of stopping.
-        advice: what ends the message about them.
-
-    Raises:
-        ConfigError: records that can't be used, none that can, columns of mixed types, or a file that can't be read.
+    `advice` ends the message about these records.
     """
     rows: list[Record] = []
     bad: list[str] = []
@@ -111,7 +103,6 @@ def _dataset(source: str, rows: list[Record]) -> "Dataset":
         try:
             Dataset.from_dict({name: column})
         except (ValueError, TypeError, OverflowError) as error:
-            raise ConfigError(
-                f"{source}: the column {name} holds values of different types ({str(error).splitlines()[0]}); expected one type"
-            ) from error
+            why = f"holds values of different types ({str(error).splitlines()[0]})"
+            raise ConfigError(f"{source}: the column {name} {why}; expected one type") from error
     return Dataset.from_dict(columns)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qwen_align.data import settings
+from qwen_align.data import hub, settings
 from qwen_align.errors import ConfigError
 from qwen_align.hub.rows import Source
 
@@ -45,25 +45,16 @@ class GSM8K:
         """prompt, completion (the worked solution, ending in #### N), answer (N); a row without #### N is an error."""
         from datasets import Dataset
 
-        from qwen_align.data import hub
-
         found = []
         for number, row in enumerate(hub.load(self._source(split), split, ("question", "answer"), limit)):
             solution, hashes, answer = str(row["answer"]).rpartition("####")
             if not hashes or not answer.strip():
-                raise ConfigError(
-                    f"data.dataset_name={self.dataset_name}: row {number} of {split} has no final answer; "
-                    "expected one after ####"
-                )
+                name = f"data.dataset_name={self.dataset_name}"
+                raise ConfigError(f"{name}: row {number} of {split} has no final answer; expected one after ####")
             text = solution if self.calculator else _NOTE.sub("", solution)
-            completion = f"{text.rstrip()}\n#### {answer.strip()}"
-            found.append(
-                {
-                    "prompt": [{"role": "user", "content": self.prompt.format(question=row["question"])}],
-                    "completion": [{"role": "assistant", "content": completion}],
-                    "answer": answer.strip(),
-                }
-            )
+            prompt = [{"role": "user", "content": self.prompt.format(question=row["question"])}]
+            completion = [{"role": "assistant", "content": f"{text.rstrip()}\n#### {answer.strip()}"}]
+            found.append({"prompt": prompt, "completion": completion, "answer": answer.strip()})
         return Dataset.from_list(found)
 
     def demonstrations(self) -> "Dataset":

@@ -1,17 +1,16 @@
 """Anthropic's HH-RLHF (arXiv 2204.05862): which of two answers people found more helpful, or less harmful.
 
 The transcripts are plain text with turns that begin with "Human:" and "Assistant:" after an empty line; they become messages,
-and everything before the last answer is the prompt. Empty and equal answers, and the few pairs whose prompts differ, are
-counted and left out. The evaluation view is the test split; training rows that ask one of its prompts are left out, too. There
-is nothing to verify an answer with, and no demonstrations: chosen answers are only the better of two. Left out:
-red-team-attempts, which holds no pairs.
+and everything before the last answer is the prompt. Empty and equal answers, pairs whose prompts differ, and training rows that
+ask a prompt of the evaluation view, the test split, are counted and left out. There is nothing to verify an answer with, and no
+demonstrations: chosen answers are only the better of two. Left out: red-team-attempts, which holds no pairs.
 """
 
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qwen_align.data import settings
+from qwen_align.data import hub, settings
 from qwen_align.data.conversation import BadRow, message_type, preference, prompt_key, unique_prompts, usable_rows
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.hub.rows import Source
@@ -25,11 +24,7 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def parse(transcript: Any, column: str) -> list[dict[str, str]]:
-    """The messages of a transcript; an empty one in the middle stays out.
-
-    Raises:
-        BadRow: no turns in it, something before them, or an end that is no answer.
-    """
+    """The messages of a transcript; an empty one in the middle stays out. Raises BadRow."""
     if not isinstance(transcript, str):
         raise BadRow(f"{column} is no text")
     before, *parts = _TURN.split("\n\n" + transcript.lstrip())
@@ -69,13 +64,11 @@ class HHRLHF:
     def __post_init__(self) -> None:
         settings.check_limits(problems=self.problems, evaluation_problems=self.evaluation_problems)
         if self.subset is not None and self.subset not in SUBSETS:
-            raise ConfigError(
-                f"data.subset={self.subset}: expected null or one of {', '.join(SUBSETS)}{nearest(self.subset, SUBSETS)}"
-            )
+            expected = f"{', '.join(SUBSETS)}{nearest(self.subset, SUBSETS)}"
+            raise ConfigError(f"data.subset={self.subset}: expected null or one of {expected}")
 
     def _source(self, *splits: str) -> Source:
-        name, revision = self.dataset_name, self.dataset_revision
-        return Source("data.dataset_name", name, revision, splits=splits, data_dir=self.subset)
+        return Source("data.dataset_name", self.dataset_name, self.dataset_revision, splits=splits, data_dir=self.subset)
 
     def sources(self, view: str) -> list[Source]:
         """The rows that a view reads; what is held out of all others is the test split."""
@@ -83,8 +76,6 @@ class HHRLHF:
 
     def _rows(self, split: str, limit: int | None, held_out: set[str], columns: tuple[str, ...]) -> "Dataset":
         """The pairs of a split whose prompts are not held out."""
-        from qwen_align.data import hub
-
         name = f"data.dataset_name={self.dataset_name} ({split})"
         records = hub.load(self._source(split), split, ("chosen", "rejected"), limit)
         types = {column: message_type() for column in columns}

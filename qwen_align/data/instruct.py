@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qwen_align.data import settings
+from qwen_align.data import hub, settings
 from qwen_align.data.conversation import (
     BadRow,
     Messages,
@@ -100,8 +100,6 @@ class Instruct:
         yield self._preferences(*trained, "test_prefs")
 
     def _pairs(self, split: str, limit: int | None) -> "Dataset":
-        from qwen_align.data import hub
-
         return hub.load(self._preferences(split), split, (*_NAMES, "score_chosen", "score_rejected"), limit)
 
     def _held_out(self) -> set[str]:
@@ -111,8 +109,6 @@ class Instruct:
 
     def demonstrations(self) -> "Dataset":
         """messages: conversations, of which every answer is a demonstration."""
-        from qwen_align.data import hub
-
         rows = hub.load(self._talks(), "train", ("messages",))
         if self.problems is not None and self.problems < len(rows):
             rows = rows.shuffle(seed=self.seed).select(range(self.problems))

@@ -106,9 +106,8 @@ class Local:
     def _view(self, view: str) -> "Dataset":
         key = f"data.{view}_path"
         if view not in self.paths:
-            raise ConfigError(
-                f"data=local: has no {view} view; set {key}=FILE ({files.SUFFIXES} with {', '.join(VIEWS[view])})"
-            )
+            file = f"{files.SUFFIXES} with {', '.join(VIEWS[view])}"
+            raise ConfigError(f"data=local: has no {view} view; set {key}=FILE ({file})")
         row, skip = partial(self._row, view, self._held_out(view)), self.on_bad_row == "skip"
         return files.read(key, self.paths[view], row, skip, "; data.on_bad_row=skip leaves them out")
 

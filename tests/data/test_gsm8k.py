@@ -7,7 +7,6 @@ import datasets
 import pytest
 
 from qwen_align.config import groups
-from qwen_align.data import hub
 from qwen_align.data.gsm8k import GSM8K
 from qwen_align.errors import ConfigError
 
@@ -95,7 +94,7 @@ def test_the_hubs_main_configuration_is_asked_for(gsm8k, monkeypatch):
         asked.append((name, config, settings["split"], settings["revision"]))
         return datasets.Dataset.from_list(TEST)
 
-    monkeypatch.setattr(hub, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     data = gsm8k(dataset_name="openai/gsm8k", dataset_revision="abc")
     data.evaluation()
     assert asked == [("openai/gsm8k", "main", "test", "abc")]
