@@ -8,25 +8,23 @@ This room imports nothing else of the package.
 
 import inspect
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from inspect import Parameter
 from typing import Any
 
-from qwen_align.verifier.verdict import Verdict
-
-__all__ = ["Verdict", "Verifier"]
 Reader = Callable[[Any], Any]  # a column's value as the verifier wants it; raises ValueError
 
 
+class Verdict(StrEnum):
+    """Three and not two: TinyZero's format reward tells a wrong answer that can be read from one that can't."""
+
+    CORRECT = "correct"
+    WELLFORMED_WRONG = "wellformed_wrong"
+    MALFORMED = "malformed"
+
+
 class Verifier:
-    """A verifier under one name, whether it is a module, an object with `verify`, or a plain function.
-
-    Args:
-        judge: any of these.
-        name: what messages call it.
-
-    Raises:
-        ValueError: nothing that could be called with a completion.
-    """
+    """A module, an object with `verify`, or a plain function, under the name that messages use; ValueError for others."""
 
     def __init__(self, judge: Any, name: str) -> None:
         self.name = name
@@ -58,11 +56,7 @@ class Verifier:
         return self.columns[name](value) if name in self.columns else value
 
     def judge(self, completion: str | None, row: Mapping[str, Any]) -> tuple[Verdict, float | None]:
-        """(verdict, score in [0, 1]) of one completion; the score is None where it gives verdicts alone.
-
-        Raises:
-            RuntimeError: it raised, or returned something else than a Verdict, a bool or a number from 0 to 1.
-        """
+        """(verdict, score in [0, 1], or None) of one completion; RuntimeError where the verifier raises or returns neither."""
         arguments = self._arguments(row)
         try:
             found = self._function(completion, **arguments)

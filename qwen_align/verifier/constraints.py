@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from qwen_align.verifier.verdict import Verdict
+from qwen_align.verifier import Verdict
 
 Constraint = dict[str, Any]
 FIELDS: dict[str, dict[str, type]] = {
@@ -36,7 +36,6 @@ FIELDS: dict[str, dict[str, type]] = {
     "distinct": {},
 }
 _BOUNDS = {"least", "most"}
-_LETTERS = ("upper", "lower")
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*+")
 
 
@@ -47,11 +46,7 @@ def words_of(text: str) -> list[str]:
 
 @lru_cache(maxsize=65_536)
 def read(constraints: str) -> tuple[Constraint, ...]:
-    """The constraints of a row, checked.
-
-    Raises:
-        ValueError: no JSON list of constraints, or none in it that could be checked.
-    """
+    """The constraints of a row; ValueError for what is no JSON list of them."""
     try:
         found = json.loads(constraints)
     except (ValueError, TypeError, RecursionError) as error:
@@ -62,7 +57,6 @@ def read(constraints: str) -> tuple[Constraint, ...]:
 
 
 def _column(value: Any) -> str:
-    """A row's constraints, checked; ValueError for what is none."""
     if not isinstance(value, str):
         raise ValueError("is no text with a JSON list of constraints")
     read(value)
@@ -80,7 +74,7 @@ def _checked(constraint: Any) -> Constraint:
     needed = fields.keys() - _BOUNDS
     bounded = "least" not in fields or bool(given.keys() & _BOUNDS)
     typed = all(type(value) is fields.get(key) for key, value in given.items())
-    if not typed or not bounded or not needed <= given.keys() or given.get("letters", "upper") not in _LETTERS:
+    if not typed or not bounded or not needed <= given.keys() or given.get("letters", "upper") not in ("upper", "lower"):
         raise ValueError(f"holds {json.dumps(constraint):.80}; expected {kind} with {', '.join(fields)}")
     texts = {k: v.casefold() for k, v in given.items() if isinstance(v, str)}
     return {"kind": kind} | given | texts | ({"of": {str(w).casefold() for w in given["of"]}} if "of" in given else {})

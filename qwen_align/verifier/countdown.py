@@ -1,27 +1,19 @@
 """Judge a Countdown answer: does the expression in `<answer>` use every number once and reach the target?
 
-The task and the tags are TinyZero's (github.com/Jiayi-Pan/TinyZero). Its checker, like most, hands the model's text to
-`eval`, which accepts `7//2*8`, hangs on `9**9**9` and compares floats. Here the text only ever becomes a list of
-tokens from a closed alphabet, and the verdict comes in three steps, each linear in the length of the completion:
-
-1. syntax: the last complete pair of tags outside thinking, read by a shunting-yard parser with a stack of its own, so
-   brackets may nest as deep as they like;
-2. numbers: every listed number exactly once, compared before anything is computed;
-3. value: exact rationals, so only the listed numbers are ever calculated with, whatever the text holds.
-
-Accepted beside plain arithmetic: mathematical typography with one reading (`3 × 4`, `\\frac{3}{4}`, `\\boxed{...}`)
-and a stated result (`expression = 24`). One limit: an answer of more than MAX_TOKENS tokens is malformed.
-Left out: powers, roots, factorials, decimals, implicit multiplication, results rounded to the target.
+The task and the tags are TinyZero's (github.com/Jiayi-Pan/TinyZero), whose checker hands the model's text to `eval`: that
+accepts `7//2*8`, hangs on `9**9**9` and compares floats. Here the last complete pair of tags outside thinking becomes tokens of
+a closed alphabet; syntax, then numbers, then the exact value are judged, each in linear time, and only the listed numbers are
+ever calculated with. Accepted too: typography with one reading (`3 × 4`, `\\frac{3}{4}`, `\\boxed{...}`) and a stated result
+(`expression = 24`). Left out: more than MAX_TOKENS tokens, powers, roots, factorials, decimals, implicit multiplication.
 """
 
 import re
 from collections.abc import Sequence
 from itertools import islice
 
-from qwen_align.verifier import columns
+from qwen_align.verifier import Verdict, columns
 from qwen_align.verifier.arithmetic import BOX, FRACTION, integer, to_postfix, value_of
 from qwen_align.verifier.thinking import without_thinking
-from qwen_align.verifier.verdict import Verdict
 
 MAX_TOKENS = 24_000
 COLUMNS = {"nums": columns.whole_numbers, "target": columns.whole_number}

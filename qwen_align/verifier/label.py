@@ -9,9 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qwen_align.verifier import columns
+from qwen_align.verifier import Verdict, columns
 from qwen_align.verifier.thinking import without_thinking
-from qwen_align.verifier.verdict import Verdict
 
 
 def _folded(text: str) -> str:
@@ -19,14 +18,7 @@ def _folded(text: str) -> str:
 
 
 class Label:
-    """Exact match with the column `label`; correct, wellformed_wrong for another label, malformed without one.
-
-    Args:
-        labels: at least two; numbers are read as text.
-
-    Raises:
-        ValueError: too few, an empty one, the same twice, or something that is no text.
-    """
+    """Exact match with the column `label`; wellformed_wrong for another label, malformed without one. Raises ValueError."""
 
     def __init__(self, labels: Sequence[Any]) -> None:
         if isinstance(labels, str):

@@ -1,10 +1,9 @@
 """Judge a solution of a maths problem by its final answer, GSM8K or MATH style.
 
-Nearly all such answers are plain numbers and fractions. Those are compared here, as exact rationals, which needs no
-computer algebra and no tolerance: 0.75 is 3/4 and 0.333 is not 1/3. Text is compared as text. What is left (roots,
-variables, tuples, intervals, sets) goes to Math-Verify (github.com/huggingface/Math-Verify) in worker processes that
-are killed when they are late. Powers of powers, factorials, sums and integrals are never computed unless the gold
-answer has one too. Left out: the reasoning; a wrong derivation with a right answer is correct.
+Plain numbers and fractions are compared as exact rationals, without a tolerance: 0.75 is 3/4 and 0.333 is not 1/3. Text is
+compared as text. What is left (roots, variables, tuples, intervals, sets) goes to Math-Verify
+(github.com/huggingface/Math-Verify) in worker processes that are killed when they are late. Powers of powers, factorials, sums
+and integrals are never computed unless the gold answer has one too. Left out: the reasoning.
 """
 
 import re
@@ -12,12 +11,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from qwen_align.verifier import columns, math_pool
+from qwen_align.verifier import Verdict, columns, math_pool
 from qwen_align.verifier.extraction import final_answer, marked
 from qwen_align.verifier.math_pool import timeouts
 from qwen_align.verifier.rational import MAX_LENGTH, read
 from qwen_align.verifier.thinking import without_thinking
-from qwen_align.verifier.verdict import Verdict
 
 __all__ = ["COLUMNS", "answer", "answers", "timeouts", "verify"]
 

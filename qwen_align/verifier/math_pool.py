@@ -1,10 +1,9 @@
 """Math-Verify in a few killable processes: an answer in bounded wall-clock time, from any thread.
 
-Math-Verify guards itself with SIGALRM, which only works on the main thread and can't stop every C loop; off it, scores
-have silently become 0 (verl pull request 5635). Here each question goes to a worker process over a pipe, and a worker
-that is late is killed with SIGKILL and replaced. Plain `subprocess` and not `multiprocessing`: it neither imports the
-caller's `__main__` again nor forks a process that has threads. What can't be decided is counted and logged.
-Workers start when they are first needed, and end with the interpreter: their standard input closes.
+Math-Verify guards itself with SIGALRM, which only works on the main thread and can't stop every C loop; off it, scores have
+silently become 0 (verl pull request 5635). Here a worker that is late is killed with SIGKILL and replaced, and the question
+counted and logged. Plain `subprocess` and not `multiprocessing`: it neither imports the caller's `__main__` again nor forks a
+process that has threads. Workers start when they are first needed, and end with the interpreter: their standard input closes.
 """
 
 import atexit
@@ -32,14 +31,9 @@ class _Worker:
 
     def __init__(self) -> None:
         # -P keeps this folder, which has a math.py, off the worker's path; a session of its own keeps Ctrl-C away.
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", str(_WORKER), str(TIME_LIMIT)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            start_new_session=True,
-        )
+        command = [sys.executable, "-P", str(_WORKER), str(TIME_LIMIT)]
+        pipe, none = subprocess.PIPE, subprocess.DEVNULL
+        self.process = subprocess.Popen(command, bufsize=0, stdin=pipe, stdout=pipe, stderr=none, start_new_session=True)
         greeting = self._read_line(START_LIMIT)
         if greeting is None or "ready" not in greeting:
             self.kill()
@@ -64,8 +58,7 @@ class _Worker:
         while not received.endswith(b"\n"):
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 return None
-            part = os.read(descriptor, 65536)
-            if not part:
+            if not (part := os.read(descriptor, 65536)):
                 return None
             received += part
         return received.decode()

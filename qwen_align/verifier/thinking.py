@@ -5,6 +5,9 @@ leave a completion that starts inside it. Left out: nesting; the first closing t
 parser that models were trained against.
 """
 
+import re
+
+_STRETCH = re.compile(r"<think>.*?(?:(</think>)|\Z)", re.DOTALL)
 THOUGHT = "\0"  # stands where a stretch of thinking was, so that nothing can be read across it
 
 
@@ -12,16 +15,7 @@ def without_thinking(completion: str) -> str:
     """The completion with THOUGHT for each stretch of thinking; an unclosed `<think>` swallows the rest."""
     if "think>" not in completion:
         return completion
-    opening, closing = completion.find("<think>"), completion.find("</think>")
-    position = 0
-    if closing >= 0 and (opening < 0 or closing < opening):
-        position = closing + len("</think>")  # the prompt opened the thinking
-    spoken = []
-    while (opening := completion.find("<think>", position)) >= 0:
-        spoken.append(completion[position:opening])
-        closing = completion.find("</think>", opening)
-        if closing < 0:
-            return THOUGHT.join(spoken)
-        position = closing + len("</think>")
-    spoken.append(completion[position:])
-    return THOUGHT.join(spoken)
+    before, closing, after = completion.partition("</think>")
+    if closing and "<think>" not in before:
+        completion = after  # the prompt opened the thinking
+    return _STRETCH.sub(lambda found: THOUGHT if found[1] else "", completion)
