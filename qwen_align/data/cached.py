@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -41,14 +42,15 @@ def _folder() -> Path:
     return other
 
 
+@dataclass
 class _EndsWithParent:
     """A function for the rows that takes its process down with the one that asked: a killed stage leaves nothing running."""
 
-    def __init__(self, function: Callable[[Columns], Columns]) -> None:
-        self.function, self.asking = function, os.getpid()
+    function: Callable[[Columns], Columns]
+    parent: int
 
     def __call__(self, batch: Columns) -> Columns:
-        if os.getpid() != self.asking and sys.platform == "linux":
+        if os.getpid() != self.parent and sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         return self.function(batch)
 
@@ -69,7 +71,9 @@ def mapped(
     """
     name = run_folder.fingerprint([run_folder.rows_hash(rows), settings, code_of(function, chat, byte_pair)])
     types, removed = Features(features), rows.column_names
-    do = partial(rows.map, _EndsWithParent(function), batched=True, remove_columns=removed, features=types, desc=title)
+    do = partial(
+        rows.map, _EndsWithParent(function, os.getpid()), batched=True, remove_columns=removed, features=types, desc=title
+    )
     do = partial(do, new_fingerprint=name)
     if len(rows) < _SMALL:
         return do(keep_in_memory=True)

@@ -33,14 +33,6 @@ _KINDS = ("include", "leave out", "starts", "ends", "order", "case", "distinct")
 Clause = tuple[str, list[Constraint]]  # a sentence, and what it asks for
 
 
-def _opening(topic: str, rng: random.Random) -> Clause:
-    number = rng.randint(2, LONGEST - 1)
-    wording, keys = rng.choice((("exactly", ("least", "most")), ("at least", ("least",)), ("at most", ("most",))))
-    bounds = dict.fromkeys(keys, number)
-    asked: list[Constraint] = [{"kind": "words"} | bounds, {"kind": "only", "of": TOPICS[topic].split()}]
-    return f"List {wording} {number} {topic}.", asked
-
-
 def _clause(kind: str, topic: str, rng: random.Random) -> Clause:
     one, other = rng.sample(TOPICS[topic].split(), 2)
     match kind:
@@ -64,7 +56,11 @@ def instruction(rng: random.Random, count: Sequence[int]) -> list[Clause]:
     """A number of words of one topic, and other clauses in a random order, so many in all; they may contradict each other."""
     topic = rng.choice(list(TOPICS))
     kinds = rng.sample(_KINDS, rng.randint(*count) - 1)
-    return [_opening(topic, rng), *(_clause(kind, topic, rng) for kind in kinds)]
+    number = rng.randint(2, LONGEST - 1)
+    wording, keys = rng.choice((("exactly", ("least", "most")), ("at least", ("least",)), ("at most", ("most",))))
+    length: Constraint = {"kind": "words"} | dict.fromkeys(keys, number)
+    opening = f"List {wording} {number} {topic}.", [length, {"kind": "only", "of": TOPICS[topic].split()}]
+    return [opening, *(_clause(kind, topic, rng) for kind in kinds)]
 
 
 def _draft(constraints: Sequence[Constraint], rng: random.Random) -> str:

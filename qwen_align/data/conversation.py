@@ -5,6 +5,7 @@ Every source reads through here, so that one row means the same from a file of t
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.errors import ConfigError
@@ -79,11 +80,12 @@ def preference(prompt: Any, chosen: Any, rejected: Any, names: tuple[str, str, s
     return {"prompt": question, "chosen": good, "rejected": bad}
 
 
+@dataclass
 class _Conversion:
     """Columns -> the columns that `row` makes of each record, and in `reason` why a record can't be used."""
 
-    def __init__(self, row: Row, names: list[str]) -> None:
-        self.row, self.names = row, names
+    row: Row
+    names: list[str]
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {name: [] for name in [*self.names, "reason"]}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import extra as extra_rows
 from qwen_align.data import hub, settings
-from qwen_align.data.conversation import BadRow, Messages, Row, message_type, preference, usable_rows
+from qwen_align.data.conversation import BadRow, Messages, message_type, preference, usable_rows
 from qwen_align.data.countdown import ask, extra_demonstrations, is_held_out
 from qwen_align.errors import ConfigError
 from qwen_align.hub.rows import Source
@@ -82,37 +82,30 @@ class _HeldOut:
 
 
 @dataclass
-class _Query:
-    """Reads the problem of a query, and asks it; picklable, like the others, for the processes that read rows."""
+class _Answered:
+    """A query's problem, asked in our wording, and its answers; picklable, like the others."""
 
     ask: Ask
     held_out: _HeldOut
+    columns: dict[str, str]  # our name of an answer -> the source's
 
-    def problem(self, query: Any) -> dict[str, Any]:
-        found = _problem(query)
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        found = _problem(record["query"])
         nums, target = [int(n) for n in re.findall(r"\d+", found[1])], int(found[2])
         if self.held_out(nums):
             raise BadRow(_EVALUATED)
-        return {"prompt": self.ask(nums, target), "nums": nums, "target": target}
+        prompt = self.ask(nums, target)
+        answers = {ours: self.completion(record["query"], record[name], name) for ours, name in self.columns.items()}
+        if "chosen" in answers:
+            names = ("prompt", self.columns["chosen"], self.columns["rejected"])
+            answers = preference(prompt, answers["chosen"], answers["rejected"], names)
+        return {"prompt": prompt, "nums": nums, "target": target} | answers
 
     def completion(self, query: str, text: Any, column: str) -> Messages:
         if not isinstance(text, str) or not text.strip():
             raise BadRow(f"{column} is empty")
         opened = query.rstrip().endswith("<think>") and not text.lstrip().startswith("<think>")
         return [{"role": "assistant", "content": ("<think>" if opened else "") + _STOP.sub("", text)}]
-
-
-class _Demonstration(_Query):
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        found = self.problem(record["query"])
-        return found | {"completion": self.completion(record["query"], record["completion"], "completion")}
-
-
-class _Pair(_Query):
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        found, query = self.problem(record["query"]), record["query"]
-        good, bad = (self.completion(query, record[name], name) for name in ("response_ws", "response_ls"))
-        return found | preference(found["prompt"], good, bad, ("prompt", "response_ws", "response_ls"))
 
 
 @dataclass
@@ -228,24 +221,24 @@ class CountdownHub:
         """prompt, nums, target of held-out problems."""
         return self._selected(self.evaluation_split or "train", True, self.evaluation_problems)
 
-    def _answered(self, view: str, kind: Callable[[Ask, _HeldOut], Row], columns: dict[str, str]) -> "Dataset":
+    def _answered(self, view: str, columns: dict[str, str]) -> "Dataset":
         """Rows of queries and their answers; `columns` says what the source calls ours."""
         source = self._source(view)
         records = hub.load(source, "train", ("query", *columns.values()))
         asking, held_out = self._ask(), self._held_out()
         depends_on = [asking(*_ANY_PROBLEM), held_out.share, sorted(held_out.multisets)]
-        rows = usable_rows(source.setting, records, kind(asking, held_out), _types(*columns), depends_on)
+        rows = usable_rows(source.setting, records, _Answered(asking, held_out, columns), _types(*columns), depends_on)
         return rows.select(range(min(self.problems, len(rows))))
 
     def demonstrations(self) -> "Dataset":
         """prompt, completion, nums, target; then `extra`."""
         from datasets import Dataset, concatenate_datasets
 
-        rows = self._answered("demonstrations", _Demonstration, {"completion": "completion"})
+        rows = self._answered("demonstrations", {"completion": "completion"})
         if not (more := extra_demonstrations(self.extra, self._held_out())):
             return rows
         return concatenate_datasets([rows, Dataset.from_list(more, features=rows.features)])
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected, nums, target."""
-        return self._answered("preferences", _Pair, {"chosen": "response_ws", "rejected": "response_ls"})
+        return self._answered("preferences", {"chosen": "response_ws", "rejected": "response_ls"})

@@ -74,7 +74,7 @@ class HHRLHF:
         """The rows that a view reads; what is held out of all others is the test split."""
         return [self._source("test") if view == "evaluation" else self._source("train", "test")]
 
-    def _rows(self, split: str, limit: int | None, held_out: set[str], columns: tuple[str, ...]) -> "Dataset":
+    def _rows(self, split: str, limit: int | None, held_out: set[str], *columns: str) -> "Dataset":
         """The pairs of a split whose prompts are not held out."""
         name = f"data.dataset_name={self.dataset_name} ({split})"
         records = hub.load(self._source(split), split, ("chosen", "rejected"), limit)
@@ -82,15 +82,15 @@ class HHRLHF:
         return usable_rows(name, records, _Pair(held_out), types, [sorted(held_out), columns])
 
     def _prompts(self, split: str, limit: int | None, held_out: set[str]) -> "Dataset":
-        rows = self._rows(split, limit, held_out, ("prompt",))
+        rows = self._rows(split, limit, held_out, "prompt")
         return unique_prompts(f"data.dataset_name={self.dataset_name} ({split})", rows)
 
     def _held_out(self) -> set[str]:
-        return {prompt_key(prompt) for prompt in self._rows("test", None, set(), ("prompt",))["prompt"]}
+        return {prompt_key(prompt) for prompt in self._rows("test", None, set(), "prompt")["prompt"]}
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected."""
-        return self._rows("train", self.problems, self._held_out(), ("prompt", "chosen", "rejected"))
+        return self._rows("train", self.problems, self._held_out(), "prompt", "chosen", "rejected")
 
     def prompts(self) -> "Dataset":
         """prompt, each once."""

@@ -19,10 +19,8 @@ def load(source: Source, split: str, columns: tuple[str, ...], limit: int | None
         place = source.folder or downloaded(source) or source.name
         rows = load_dataset(str(place), config, data_dir=source.data_dir, split=split, revision=revision)
     except (OSError, ValueError, DatasetsError) as error:
-        raise ConfigError(
-            f"{source.setting}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "
-            f"offline, {source.advice}"
-        ) from error
+        why = f"cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]})"
+        raise ConfigError(f"{source.setting}: {why}{source.offline}") from error
     for column in columns:
         if column not in rows.column_names:
             raise ConfigError(f"{source.setting}: has no column {column}; it has {', '.join(rows.column_names)}")

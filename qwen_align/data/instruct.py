@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from qwen_align.data import hub, settings
 from qwen_align.data.conversation import (
     BadRow,
-    Messages,
     dialogue,
     message_type,
     messages,
@@ -31,41 +30,27 @@ _NAMES = ("prompt", "chosen", "rejected")
 
 
 @dataclass
-class _NotHeldOut:
-    """Refuses what the evaluation view asks; picklable, for the processes that read rows."""
+class _Row:
+    """A conversation, a pair or a prompt, unless the evaluation view asks the same; picklable, for the processes that read."""
 
     held_out: set[str]
+    margin: bool = False
 
-    def check(self, prompt: Messages) -> None:
-        if any(prompt_key([message]) in self.held_out for message in prompt):
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        if "messages" in record:
+            found: dict[str, Any] = dict(dialogue(record["messages"], "messages"))
+        elif "chosen" in record:
+            found = dict(preference(None, record["chosen"], record["rejected"], _NAMES))
+        else:
+            found = {"prompt": messages(record["prompt"], "prompt", "user")}
+        if any(prompt_key([message]) in self.held_out for message in found.get("prompt") or found["messages"]):
             raise BadRow("the evaluation view asks the same")
-
-
-class _Conversation(_NotHeldOut):
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        found = dialogue(record["messages"], "messages")
-        self.check(found["messages"])
+        if "chosen" in record:
+            margin = float(record["score_chosen"]) - float(record["score_rejected"])
+            if margin <= 0:
+                raise BadRow("chosen is rated no higher than rejected")
+            found |= {"margin": margin} if self.margin else {}
         return found
-
-
-@dataclass
-class _Pair(_NotHeldOut):
-    margin: bool
-
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        found = preference(None, record["chosen"], record["rejected"], _NAMES)
-        self.check(found["prompt"])
-        margin = float(record["score_chosen"]) - float(record["score_rejected"])
-        if margin <= 0:
-            raise BadRow("chosen is rated no higher than rejected")
-        return found | ({"margin": margin} if self.margin else {})
-
-
-class _Prompt(_NotHeldOut):
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        found = messages(record["prompt"], "prompt", "user")
-        self.check(found)
-        return {"prompt": found}
 
 
 @dataclass
@@ -113,7 +98,7 @@ class Instruct:
         if self.problems is not None and self.problems < len(rows):
             rows = rows.shuffle(seed=self.seed).select(range(self.problems))
         held_out, name = self._held_out(), f"data.demonstrations_name={self.demonstrations_name}"
-        return usable_rows(name, rows, _Conversation(held_out), {"messages": message_type()}, sorted(held_out))
+        return usable_rows(name, rows, _Row(held_out), {"messages": message_type()}, sorted(held_out))
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected and, if wanted, margin."""
@@ -121,14 +106,14 @@ class Instruct:
 
         columns = {name: message_type() for name in _NAMES} | ({"margin": Value("float64")} if self.margin else {})
         rows, held_out = self._pairs("train_prefs", self.problems), self._held_out()
-        name, row = f"data.preferences_name={self.preferences_name}", _Pair(held_out, self.margin)
+        name, row = f"data.preferences_name={self.preferences_name}", _Row(held_out, self.margin)
         return usable_rows(name, rows, row, columns, [sorted(held_out), self.margin])
 
     def _prompts(self, split: str, limit: int | None, held_out: set[str]) -> "Dataset":
         """The prompts of a split, each once and none that is held out."""
         records = self._pairs(split, limit).select_columns(["prompt"])
         name = f"data.preferences_name={self.preferences_name}"
-        rows = usable_rows(name, records, _Prompt(held_out), {"prompt": message_type()}, sorted(held_out))
+        rows = usable_rows(name, records, _Row(held_out), {"prompt": message_type()}, sorted(held_out))
         return unique_prompts(name, rows)
 
     def prompts(self) -> "Dataset":

@@ -5,14 +5,11 @@ A generator yields each prompt's completions as soon as it has them, so that a c
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from qwen_align.config import component, source_code
 from qwen_align.errors import ConfigError
 from qwen_align.verifier import Verifier
-
-if TYPE_CHECKING:
-    from qwen_align.model import Policy
 
 Conversation = list[dict[str, str]]
 
@@ -25,6 +22,9 @@ class Completion:
     tokens: int  # generated, the stop token included; 0 where nobody counts, and then `finished` says nothing either
     finished: bool  # False: cut at max_completion_length
     prompt_tokens: int = 0  # what an endpoint bills beside them; 0 where nobody counts
+
+
+Answers = Iterator[tuple[int, list[Completion]]]  # (index of a prompt, its n completions)
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,13 @@ class Generator(Protocol):
 
     needs_policy: bool  # whether `policy` has to be given
 
-    def stream(
-        self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """(index of the prompt, its n completions) as they are there; `title` is of the progress bar."""
+    def stream(self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: Any = None) -> Answers:
+        """The prompts' completions as they are there, by a loaded model.Policy if needed; `title` is of the progress bar."""
         ...
 
 
 def sample(
-    generator: Generator, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
+    generator: Generator, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: Any = None
 ) -> list[list[Completion]]:
     """n completions for each prompt, in the prompts' order; none for those that a stop left out."""
     found = dict(generator.stream(prompts, sampling, title, policy))
@@ -84,10 +82,8 @@ def check(node: Mapping[str, Any], method: str, option: str, init: str, verifier
     if not recorded:
         check_measures(component.locate(node["_target_"], "generator._target_").needs_policy, method, option)
     elif method != "evaluate" or init != "base":
-        raise ConfigError(
-            f"generator={option}: only what is in the file is measured, no policy; expected method=evaluate with init=base, "
-            f"not method={method} with init={init}"
-        )
+        expected = f"expected method=evaluate with init=base, not method={method} with init={init}"
+        raise ConfigError(f"generator={option}: only what is in the file is measured, no policy; {expected}")
     source = component.construct(node, "generator")  # what it lacks is said before a training that it measures the end of
     if recorded:
         source.problems(verifier)

@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from multiprocessing.pool import ThreadPool
@@ -24,13 +24,11 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, Conversation, Sampling
+from qwen_align.generator import Answers, Completion, Conversation, Sampling
 from qwen_align.stage import interrupt
 
 if TYPE_CHECKING:
     import httpx2
-
-    from qwen_align.model import Policy
 
 _TRANSIENT = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))  # statuses that are worth another try
 _LONGEST_PAUSE = 60.0  # seconds of our own backoff; a server may ask for more
@@ -96,10 +94,8 @@ class OpenAI:
         if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise ConfigError("generator.api_key_env: expected an environment variable such as OPENAI_API_KEY, not the key")
         if name and not os.environ.get(name):
-            raise ConfigError(
-                f"generator.api_key_env={name}: that environment variable is empty; put the key there, or api_key_env=null "
-                "for a server that wants none"
-            )
+            advice = "put the key there, or api_key_env=null for a server that wants none"
+            raise ConfigError(f"generator.api_key_env={name}: that environment variable is empty; {advice}")
         self.base_url = self.base_url.rstrip("/")
 
     def _redacted(self, text: str) -> str:
@@ -118,10 +114,8 @@ class OpenAI:
             after = seconds_to_wait(response.headers.get("retry-after"))
             raise TransientError(self._redacted(f"status {response.status_code}: {response.text}"), after)
         if response.status_code != 200:
-            raise ConfigError(
-                f"generator.base_url={self.base_url}: model {self.model} was refused with status "
-                f"{response.status_code}: {self._redacted(response.text)}"
-            )
+            reason = f"{response.status_code}: {self._redacted(response.text)}"
+            raise ConfigError(f"generator.base_url={self.base_url}: model {self.model} was refused with status {reason}")
         try:
             return completion_of(response.json())
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
@@ -135,27 +129,18 @@ class OpenAI:
             except TransientError as error:
                 pause = min(self.backoff * 2**attempt, _LONGEST_PAUSE)
                 if attempt == self.retries or stop.wait(error.after + pause * random.uniform(0.5, 1.0)):
-                    raise ConfigError(
-                        f"generator.base_url={self.base_url}: no answer after {attempt + 1} tries; the last one: {error}"
-                    ) from error
+                    tried = f"no answer after {attempt + 1} tries; the last one: {error}"
+                    raise ConfigError(f"generator.base_url={self.base_url}: {tried}") from error
         raise AssertionError("the last try returns or raises")
 
     def _body(self, prompt: Conversation, sampling: Sampling, seed: int) -> dict[str, Any]:
         """The request for one completion."""
-        body = {
-            "model": self.model,
-            "messages": prompt,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k or None,  # OpenAI itself knows none
-            "max_tokens": sampling.max_completion_length,
-            "seed": seed,
-        }
+        body = {"model": self.model, "messages": prompt, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        body |= {"max_tokens": sampling.max_completion_length, "seed": seed}
+        body |= {"top_k": sampling.top_k or None}  # OpenAI itself knows none
         return {key: value for key, value in (body | (self.extra or {})).items() if value is not None}
 
-    def stream(
-        self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
-    ) -> Iterator[tuple[int, list[Completion]]]:
+    def stream(self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: Any = None) -> Answers:
         """(index of the prompt, its n completions) as they come; asked to stop, it ends after the requests under way.
 
         ConfigError if the endpoint refuses, or a completion was not to be had; what came before was yielded.

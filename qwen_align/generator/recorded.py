@@ -5,10 +5,8 @@ The format is the eval.json of the study's family (Stanford's CS224R), one JSON 
     {"prompt": ..., "nums": [44, 19, 35], "target": 98, "ground_truth": {"numbers": [...], "target": 98},
      "response": [texts], "scores": [1 correct, 0.1 well-formed but wrong, 0 malformed]}
 
-What the data's verifier reads (nums and target, answer ...) stands in the line or in its ground_truth; scores and prompt may be
-missing. We add greedy, tokens and finished to what we write, so that reading it again gives the same numbers.
-Nothing is guessed: a line that cannot be used is an error that names it. Left out: other names for the columns, and files of
-several policies.
+What the verifier reads stands in the line or in its ground_truth; scores and prompt may be missing. We add greedy, tokens and
+finished. A line that cannot be used is an error that names it. Left out: other names for columns, files of several policies.
 """
 
 import json
@@ -17,17 +15,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qwen_align.data.conversation import BadRow
 from qwen_align.data.files import cell
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, Conversation, Sampling
+from qwen_align.generator import Completion
 from qwen_align.stage import run_folder
 from qwen_align.verifier import Verdict, Verifier
-
-if TYPE_CHECKING:
-    from qwen_align.model import Policy
 
 SCORES = {Verdict.CORRECT: 1.0, Verdict.WELLFORMED_WRONG: 0.1, Verdict.MALFORMED: 0.0}
 _OURS = ("response", "scores", "ground_truth", "greedy", "tokens", "finished")
@@ -46,7 +41,6 @@ class Problem:
 
 
 def _json(text: str, line: int = 0) -> Any:
-    """Parsed text; raises BadRow with its line, or the one in it where the parser stopped."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -65,7 +59,6 @@ def _entries(text: str) -> Iterator[tuple[str, Any]]:
 
 
 def _list(entry: dict[str, Any], key: str, kinds: tuple[type, ...], what: str, length: int | None = None) -> list[Any]:
-    """A list of one value a completion; raises BadRow."""
     found = entry[key]
     if not isinstance(found, list) or not found:
         raise BadRow(f"{key} is no list of {what}, or an empty one")
@@ -95,7 +88,6 @@ def _row(entry: dict[str, Any], verifier: Verifier | None) -> dict[str, Any]:
 
 
 def _problem(where: str, entry: Any, verifier: Verifier | None) -> Problem:
-    """One entry, checked; raises BadRow."""
     if not isinstance(entry, dict):
         raise BadRow("is no object")
     if "response" not in entry:
@@ -152,12 +144,6 @@ class Recorded:
         if not found:
             raise ConfigError(f"generator.path={self.path}: holds no problem")
         return found
-
-    def stream(
-        self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
-    ) -> Iterator[tuple[int, list[Completion]]]:
-        """Raises ConfigError: nobody can be asked here."""
-        raise ConfigError("generator=recorded: holds completions and can't be asked for more; expected method=evaluate")
 
 
 def write(

@@ -7,16 +7,13 @@ Left out: solutions through fractions or through intermediate results above `lar
 import random
 import re
 import string
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
 from qwen_align.data.countdown import solve, trace
 from qwen_align.data.settings import check_template
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, Conversation, Sampling
-
-if TYPE_CHECKING:
-    from qwen_align.model import Policy
+from qwen_align.generator import Answers, Completion, Conversation, Sampling
 
 _DIGITS = {"numbers": r"\d+(?: \d+)*", "target": r"\d+"}
 
@@ -37,16 +34,13 @@ class Solver:
                 pattern += f"(?P={field})" if f"(?P<{field}>" in pattern else f"(?P<{field}>{_DIGITS[field]})"
         self.pattern, self.largest = re.compile(pattern), largest
 
-    def stream(
-        self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
-    ) -> Iterator[tuple[int, list[Completion]]]:
+    def stream(self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: Any = None) -> Answers:
         """(index of the prompt, n solutions) in the prompts' order."""
         for index, conversation in enumerate(prompts):
             found = self.pattern.search(conversation[-1]["content"])
             if found is None:
-                raise ConfigError(
-                    "generator=solver: reads problems that are asked with data.prompt; expected method.teacher_prompt=null"
-                )
+                expected = "expected method.teacher_prompt=null"
+                raise ConfigError(f"generator=solver: reads problems that are asked with data.prompt; {expected}")
             numbers, target = [int(word) for word in found["numbers"].split()], int(found["target"])
             rng = random.Random(f"{sampling.seed} {index}")
             solutions = [solve(numbers, target, rng, self.largest) for _ in range(sampling.n)]

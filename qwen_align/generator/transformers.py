@@ -1,10 +1,9 @@
 """Completions of a local policy: transformers' models and caches, with a decode loop of our own.
 
-`model.generate` computes a prompt once for each of its samples, and goes on with finished rows until the last one of the
-batch ends. Here batches hold prompts of like length up to a token budget, a prompt is computed once and its KV cache is
-repeated for its samples, and finished rows leave the batch. Greedy answers are those of `generate`, sampled
-ones have the same distribution. Left out: penalties and min-p, models without a DynamicCache, and filling the
-places of finished rows with new prompts.
+`model.generate` computes a prompt once for each of its samples, and goes on with finished rows until the last one ends. Here
+batches hold prompts of like length up to a token budget, a prompt is computed once and its KV cache repeated for its samples,
+and finished rows leave the batch. Greedy answers are those of `generate`, sampled ones have the same distribution. Left out:
+penalties and min-p, models without a DynamicCache, and filling the places of finished rows with new prompts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from qwen_align.chat import prompt_ids
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, Conversation, Sampling
-from qwen_align.model import Policy
+from qwen_align.generator import Answers, Completion, Conversation, Sampling
 
 _COMPACT_AT = 0.8  # the share of rows still going at which finished ones are dropped: each time copies the cache
 
@@ -168,9 +166,7 @@ class Transformers:
                 raise ConfigError(f"generator.{key}={value}: expected a whole number from 1 on")
 
     @torch.inference_mode()
-    def stream(
-        self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: Policy | None = None
-    ) -> Iterator[tuple[int, list[Completion]]]:
+    def stream(self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: Any = None) -> Answers:
         """(index of the prompt, its n completions), the longest prompts first."""
         assert policy is not None, "a local policy has to be loaded"
         weights, tokenizer = policy
@@ -186,9 +182,8 @@ class Transformers:
             for chosen in batches([len(ids) for ids in encoded], n, longest, self.batch_size, self.batch_tokens):
                 rows = {"input_ids": [encoded[i] for i in chosen]}
                 batch = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(device)
-                tokens, counts, finished = decode(
-                    weights, batch["input_ids"], batch["attention_mask"], n, choose, longest, ends
-                )
+                prompt, mask = batch["input_ids"], batch["attention_mask"]
+                tokens, counts, finished = decode(weights, prompt, mask, n, choose, longest, ends)
                 kept = [row[:count] for row, count in zip(tokens.tolist(), counts.tolist(), strict=True)]
                 texts = tokenizer.batch_decode(kept, skip_special_tokens=True)
                 answers = [Completion(*a) for a in zip(texts, counts.tolist(), finished.tolist(), strict=True)]

@@ -13,7 +13,7 @@ import hashlib
 import importlib.util
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from qwen_align.errors import ConfigError
-from qwen_align.generator import Completion, Conversation, Sampling
+from qwen_align.generator import Answers, Completion, Conversation, Sampling
 
 if TYPE_CHECKING:
     from qwen_align.model import Policy
@@ -64,10 +64,8 @@ def check_rollouts(args: dict[str, Any]) -> None:
         raise ConfigError(f"method.args.use_vllm=true: the package vllm is not installed; {how_to_install()}")
     name, version = found
     if not trl_takes().contains(version, prereleases=True):
-        raise ConfigError(
-            f"method.args.use_vllm=true: {name} {version} is installed, and TRL {metadata.version('trl')} takes "
-            f"vllm{trl_takes()}; expected one of these, or method.args.use_vllm=false"
-        )
+        taken = f"TRL {metadata.version('trl')} takes vllm{trl_takes()}; expected one of these, or method.args.use_vllm=false"
+        raise ConfigError(f"method.args.use_vllm=true: {name} {version} is installed, and {taken}")
 
 
 def first_seeds(seed: int, prompts: int, n: int) -> list[int]:
@@ -131,9 +129,7 @@ class Vllm:
         Vllm._running = _Running(weights, engine)
         return engine
 
-    def stream(
-        self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: "Policy | None" = None
-    ) -> Iterator[tuple[int, list[Completion]]]:
+    def stream(self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: Any = None) -> Answers:
         """(index of the prompt, its n completions) in the prompts' order, once all are there."""
         from vllm import SamplingParams
 

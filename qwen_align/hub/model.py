@@ -82,10 +82,8 @@ def require(model: Model) -> str | None:
             from sentencepiece import sentencepiece_model_pb2  # noqa: F401
         except Exception as error:  # protobuf has an exception of its own for a version that is too old
             why = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            raise ConfigError(
-                f"{model.setting}: its tokenizer, {tokenizer[0]}, is read with the packages sentencepiece and protobuf ({why})"
-                "; pip install sentencepiece protobuf"
-            ) from error
+            packages = f"the packages sentencepiece and protobuf ({why}); pip install sentencepiece protobuf"
+            raise ConfigError(f"{model.setting}: its tokenizer, {tokenizer[0]}, is read with {packages}") from error
     return next((name for name in _weights(files) if name in _PICKLES), None)
 
 

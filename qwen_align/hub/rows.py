@@ -102,9 +102,8 @@ def require(source: Source) -> None:
     if folder is None:
         complete(source, lambda files: _lacks(source, files))
     elif missing := _prepared_lacks(source, folder):
-        raise ConfigError(
-            f"{source.setting}: {folder} has no {missing}; delete that folder, and it is made again where there is a network"
-        )
+        advice = "delete that folder, and it is made again where there is a network"
+        raise ConfigError(f"{source.setting}: {folder} has no {missing}; {advice}")
 
 
 def downloaded(source: Source) -> Path | None:

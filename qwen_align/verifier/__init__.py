@@ -44,9 +44,6 @@ class Verifier:
         self.expected: Callable[[Mapping[str, Any]], str] | None = getattr(judge, "expected", None)
         self.timeouts: Callable[[], int] | None = getattr(judge, "timeouts", None)
 
-    def _arguments(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in row.items() if k in self._named or (self.reads_all and k != self._first)}
-
     def missing(self, columns: Any) -> list[str]:
         """The columns that it reads and that are not among these."""
         return [name for name in self.needs if name not in columns]
@@ -57,7 +54,7 @@ class Verifier:
 
     def judge(self, completion: str | None, row: Mapping[str, Any]) -> tuple[Verdict, float | None]:
         """(verdict, score in [0, 1], or None) of one completion; RuntimeError where the verifier raises or returns neither."""
-        arguments = self._arguments(row)
+        arguments = {k: v for k, v in row.items() if k in self._named or (self.reads_all and k != self._first)}
         try:
             found = self._function(completion, **arguments)
             score = None if self._score is None else self._score(completion, **arguments)
@@ -70,9 +67,8 @@ class Verifier:
             return (Verdict.CORRECT if found else Verdict.WELLFORMED_WRONG), score
         if isinstance(found, (int, float)) and 0 <= found <= 1:
             return (Verdict.CORRECT if found == 1 else Verdict.WELLFORMED_WRONG), float(found)
-        raise RuntimeError(
-            f"the verifier {self.name} returned {found!r:.80}; expected a Verdict, true or false, or a number from 0 to 1"
-        )
+        expected = "expected a Verdict, true or false, or a number from 0 to 1"
+        raise RuntimeError(f"the verifier {self.name} returned {found!r:.80}; {expected}")
 
     def verify(self, completion: str | None, row: Mapping[str, Any]) -> Verdict:
         """The verdict on one completion of a row."""
