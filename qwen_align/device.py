@@ -19,11 +19,7 @@ def _no_cuda() -> str:
 
 
 def on_gpu(hardware: Hardware) -> bool:
-    """Whether this process computes on a GPU.
-
-    Raises:
-        ConfigError: hardware.device=gpu and torch can use none, or the GPU has less memory than the settings count on.
-    """
+    """Whether this process computes on a GPU; a ConfigError where torch can't use it or its memory is too small."""
     if not hardware.on_gpu:
         return False
     if not torch.cuda.is_available():

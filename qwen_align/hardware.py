@@ -4,14 +4,14 @@ ZeRO (arXiv 1910.02054) splits the optimizer's state (1), the gradients (2) and 
 each process holds everything and only gradients are averaged (DDP). One launcher serves both on one machine and on several:
 `deepspeed`. Under Slurm it is `srun`. Only training is spread: a stage that samples runs in one process. Where a reward model
 scores is `reward.device`. What fits in a device's memory at once is set here too (`per_device`, `activation_checkpointing`):
-conf/method/ reads it from here, and the batch of an update stays the method's. Left out: FSDP, pipeline and tensor parallelism,
-which models of this size don't need; AMD's and Intel's GPUs.
+conf/method/ reads it from here. Left out: FSDP, pipeline and tensor parallelism (models of this size need none), other GPUs.
 """
 
 import ast
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -53,23 +53,17 @@ def torch_build() -> tuple[str, str | None]:
         return "none", None
     found: dict[str, Any] = {}
     for line in ast.parse(Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")).body:
-        match line:
-            case (
-                ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value))
-                | ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value))
-            ):
-                found[name] = value
+        if isinstance(line, ast.Assign | ast.AnnAssign) and isinstance(line.value, ast.Constant):
+            target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
+            found[ast.unparse(target)] = line.value.value
     return found["__version__"], found.get("cuda")
 
 
 def without_cuda() -> str:
     """What is wrong with a torch that can't use the GPU that is here, and the command that helps."""
     version = torch_build()[0]
-    plain = version.partition("+")[0]
-    return (
-        f"the installed torch {version} is built without CUDA; "
-        f"`pip uninstall -y torch && pip install torch=={plain}` installs the one with it"
-    )
+    command = f"pip uninstall -y torch && pip install torch=={version.partition('+')[0]}"
+    return f"the installed torch {version} is built without CUDA; `{command}` installs the one with it"
 
 
 def search_path() -> str:
@@ -84,20 +78,13 @@ def find(name: str) -> Path:
 
 
 def slots(hostfile: Path) -> int:
-    """How many processes a hostfile has room for; a line is `HOST slots=N`, # begins a comment.
-
-    Raises:
-        ConfigError: a line that is neither.
-    """
+    """How many processes a hostfile has room for; a line is `HOST slots=N`, # begins a comment."""
     total = 0
     for line in hostfile.read_text(encoding="utf-8").splitlines():
-        cells = line.partition("#")[0].split()
-        if not cells:
-            continue
-        count = cells[-1].removeprefix("slots=")
-        if len(cells) != 2 or not count.isdigit() or count == cells[-1]:
-            raise ConfigError(f"hardware.hostfile={hostfile}: the line {line!r} is not like `node-1 slots=8`")
-        total += int(count)
+        if content := line.partition("#")[0].strip():
+            if not (found := re.fullmatch(r"\S+\s+slots=(\d+)", content)):
+                raise ConfigError(f"hardware.hostfile={hostfile}: the line {line!r} is not like `node-1 slots=8`")
+            total += int(found[1])
     return total
 
 
@@ -125,15 +112,13 @@ class Hardware:
         ):
             if value not in allowed:
                 raise ConfigError(f"hardware.{key}={value}: expected one of {', '.join(allowed)}")
-        if self.processes < 1:
-            raise ConfigError(f"hardware.processes={self.processes}: expected a whole number from 1 on")
-        for method, rows in self.per_device.items():
-            if rows < 1:
-                raise ConfigError(f"hardware.per_device.{method}={rows}: expected a whole number from 1 on")
-        if self.memory_gb is not None and self.memory_gb <= 0:
-            raise ConfigError(f"hardware.memory_gb={self.memory_gb}: expected a number above 0, or null")
-        if self.tflops is not None and self.tflops <= 0:
-            raise ConfigError(f"hardware.tflops={self.tflops}: expected a number above 0, or null")
+        counts = {"processes": self.processes} | {f"per_device.{method}": rows for method, rows in self.per_device.items()}
+        for key, count in counts.items():
+            if count < 1:
+                raise ConfigError(f"hardware.{key}={count}: expected a whole number from 1 on")
+        for key, number in (("memory_gb", self.memory_gb), ("tflops", self.tflops)):
+            if number is not None and number <= 0:
+                raise ConfigError(f"hardware.{key}={number}: expected a number above 0, or null")
         self._check_devices()
         self._check_launcher()
         if self.deepspeed is not None:
@@ -172,23 +157,21 @@ class Hardware:
         return json.loads(find(self.deepspeed).read_text(encoding="utf-8")) if self.deepspeed else None
 
     def _check_devices(self) -> None:
-        if self.device == "gpu" and self.local and not has_gpu():
+        if not self.local:
+            return
+        if self.device == "gpu" and not has_gpu():
             raise ConfigError("hardware.device=gpu: no NVIDIA device is visible here; hardware=cpu or hardware=auto works")
-        if self.device == "gpu" and self.local and torch_build()[1] is None:
+        if self.device == "gpu" and torch_build()[1] is None:
             raise ConfigError(f"hardware.device=gpu: {without_cuda()}; hardware=cpu works with what is there")
-        if self.on_gpu and self.local and self.processes > len(gpus()):
+        if self.on_gpu and self.processes > (most := len(gpus())):
             raise ConfigError(
-                f"hardware.processes={self.processes}: each needs a GPU of its own and {len(gpus())} are visible here; "
-                f"expected at most {len(gpus())}"
+                f"hardware.processes={self.processes}: each needs a GPU of its own, of {most} here; expected at most {most}"
             )
 
     def _check_launcher(self) -> None:
         if self.launcher == "srun":
             if missing := [name for name in ("SLURM_JOB_ID", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-                raise ConfigError(
-                    f"hardware.launcher=srun: {missing[0]} is not set, so this is no job of launch/slurm.sbatch; "
-                    "expected `sbatch launch/slurm.sbatch WORDS`"
-                )
+                raise ConfigError(f"hardware.launcher=srun: {missing[0]} is not set; run `sbatch launch/slurm.sbatch WORDS`")
             if (tasks := os.environ.get("SLURM_NTASKS", str(self.processes))) != str(self.processes):
                 raise ConfigError(f"hardware.processes={self.processes}: the Slurm job has {tasks} tasks; expected {tasks}")
         if self.hostfile is None:
@@ -202,16 +185,13 @@ class Hardware:
 
     def _check_deepspeed(self) -> None:
         if not find(str(self.deepspeed)).is_file():
-            raise ConfigError(
-                f"hardware.deepspeed={self.deepspeed}: no such file; launch/zero2.json is one of those that are there"
-            )
+            raise ConfigError(f"hardware.deepspeed={self.deepspeed}: no such file; launch/zero2.json is one")
         try:
             zero = self.configuration()["zero_optimization"]
             stage = zero["stage"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"hardware.deepspeed={self.deepspeed}: not JSON with zero_optimization.stage ({error}); launch/zero2.json is"
-            ) from error
+            wrong = f"not JSON with zero_optimization.stage ({error}); launch/zero2.json is"
+            raise ConfigError(f"hardware.deepspeed={self.deepspeed}: {wrong}") from error
         if stage not in (0, 1, 2, 3):
             raise ConfigError(f"hardware.deepspeed={self.deepspeed}: zero_optimization.stage is {stage}; expected 1, 2 or 3")
         compiles = not self.on_gpu or any("offload" in key for key in zero)

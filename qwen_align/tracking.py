@@ -1,7 +1,6 @@
 """Where metrics are sent beside the run folder: nowhere, to Weights & Biases or to TensorBoard.
 
-Weights & Biases goes offline by itself when no key is set, and every stage ends its run: two stages in one process would
-otherwise share one.
+Weights & Biases goes offline when no key is set. Every stage ends its run: two in one process would otherwise share one.
 """
 
 import os

@@ -1,11 +1,9 @@
 """What the entrypoint costs: the same sft and rloo job through it and through a plain TRL script, side by side.
 
 Both start from one policy and one file of rows, train as many steps and save the model. Counted are the training loop as the
-trainer itself reports it, and the whole process with start-up. Each run is a new job: nothing that datasets cached for an
-earlier one is found, so both tokenise. The first pair of each method warms the disk's cache and is left out.
-
-The two of a pair run at the same time, each on one core, and change places from pair to pair: what others on the machine take,
-both lose. One after the other, equal runs differ by 10 % and more on a shared machine.
+trainer itself reports it, and the whole process with start-up. Each run has an empty datasets cache, so both tokenise. The
+first pair of each method warms the disk's cache and is left out. The two of a pair run at the same time, each on one core, and
+change cores from pair to pair: one after the other, equal runs differ by 10 % and more on a shared machine.
 """
 
 import filecmp

@@ -2,16 +2,14 @@
 
 Both score the same pairs with the same random network of MiniLM's shape (6 layers, 384 wide; weights do not change the time),
 in float32 on the CPU or bfloat16 on a GPU, and their scores are compared before anything is timed. The usual loop gets the
-tokenizer's own pair call and the better of two paddings; fixed padding to max_length, which is common too, is a row of its own.
-Lengths are log-normal like those of real answers (median 60 words, a tenth of them over 200), or those of your own pairs.
-
-Settings: rounds=3, texts=200, layers=6, batch=32, pairs=FILE (JSONL with prompt and chosen).
+tokenizer's own pair call; padding to max_length, which is common too, is a row of its own. Lengths are log-normal like those of
+real answers (median 60 words, a tenth of them over 200), or those of your own pairs (pairs=FILE, JSONL with prompt and chosen).
 """
 
 import json
 import random
 import tempfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +68,6 @@ def usual(model: RewardModel, texts: list[tuple[str, str]], batch: int, padding:
     return found
 
 
-def _largest_difference(ours: list[float], theirs: list[float], cut: list[bool]) -> float:
-    """On texts that nobody truncates (the usual way truncates whatever is longest)."""
-    return max(abs(a - b) for a, b, over in zip(ours, theirs, cut, strict=True) if not over)
-
-
 def run(rounds: int, texts: int, layers: int, batch: int, pairs: str | None) -> list[Row]:
     """Texts scored a second."""
     rows = read(pairs, texts) if pairs else made(texts)
@@ -87,18 +80,18 @@ def run(rounds: int, texts: int, layers: int, batch: int, pairs: str | None) -> 
         model.score(prompts, answers)
         return len(rows)
 
-    def theirs(padding: Any) -> Callable[[], float]:
-        return lambda: float(len(usual(model, rows, batch, padding)))
+    def theirs(padding: bool | str) -> float:
+        return len(usual(model, rows, batch, padding))
 
     encoded = model.loaded().pairs.encode(prompts, answers)
-    cut = [row.truncated for row in encoded]
-    differ = _largest_difference(model.score(prompts, answers), usual(model, rows, batch, True), cut)
+    scored = zip(model.score(prompts, answers), usual(model, rows, batch, True), encoded, strict=True)
+    differ = max(abs(a - b) for a, b, row in scored if not row.truncated)  # the usual way truncates whatever is longest
     lengths = sorted(len(row.ids) for row in encoded)
     mean = sum(lengths) / len(lengths)
     tokens = f"tokens: median {lengths[len(lengths) // 2]}, mean {mean:.0f}, {lengths[-1]} at most"
     note = f"{len(rows)} texts; {tokens}; scores differ by {differ:.0e} at most"
     name = f"scoring, batches of {batch} padded to "
     return [
-        interleaved(name + "their longest", "texts", ours, theirs(True), rounds, note),
-        interleaved(name + f"{MAX_LENGTH} tokens", "texts", ours, theirs("max_length"), max(rounds // 3, 1), note),
+        interleaved(name + "their longest", "texts", ours, partial(theirs, True), rounds, note),
+        interleaved(name + f"{MAX_LENGTH} tokens", "texts", ours, partial(theirs, "max_length"), max(rounds // 3, 1), note),
     ]

@@ -2,8 +2,7 @@
 
 UNSAFE_verdict below exists only to be measured. It is the checker that most public Countdown code uses, and it is wrong too:
 it runs what a model wrote, hangs on 9**9**9 and calls 7//2*8 correct. Hostile cases run it in a process that is killed.
-
-Settings: rounds=15, and gsm8k=FILE with GSM8K's own rows (JSONL, field `answer`) instead of answers of that style made here.
+With gsm8k=FILE (JSONL, field `answer`) GSM8K's own rows are judged instead of answers of that style made here.
 """
 
 import json
@@ -32,9 +31,8 @@ def UNSAFE_verdict(text: str, numbers: list[int], target: int) -> bool:
         return False
     equation = found[-1].group(1).strip()
     try:
-        if sorted(int(n) for n in re.findall(r"\d+", equation)) != sorted(numbers):
-            return False
-        if not re.match(r"^[\d+\-*/().\s]+$", equation):
+        same = sorted(int(n) for n in re.findall(r"\d+", equation)) == sorted(numbers)
+        if not same or not re.match(r"^[\d+\-*/().\s]+$", equation):
             return False
         return abs(eval(equation, {"__builtins__": None}, {}) - target) < 1e-5  # what is being measured
     except Exception:
@@ -70,9 +68,8 @@ def hostile() -> dict[str, Case]:
 
 def _killed_after(limit: float, case: Case) -> float:
     """Seconds that the unsafe checker takes for one case, in a process that is killed at the limit."""
-    context = multiprocessing.get_context("fork")
     began = time.perf_counter()
-    process = context.Process(target=UNSAFE_verdict, args=case)
+    process = multiprocessing.get_context("fork").Process(target=UNSAFE_verdict, args=case)
     process.start()
     process.join(limit)
     seconds = time.perf_counter() - began
@@ -82,12 +79,7 @@ def _killed_after(limit: float, case: Case) -> float:
 
 
 def _all(verdict: Callable[..., object], cases: Sequence[tuple[Any, ...]]) -> Callable[[], float]:
-    def work() -> float:
-        for case in cases:
-            verdict(*case)
-        return len(cases)
-
-    return work
+    return lambda: float(len([verdict(*case) for case in cases]))
 
 
 def _hostile_row(name: str, case: Case, rounds: int) -> Row:
@@ -131,9 +123,8 @@ def _math_row(path: str | None, rounds: int) -> Row:
     differ = sum(a != bool(direct(text, gold)) for a, (text, gold) in zip(ours, pairs, strict=True))
     source = "GSM8K's own" if path else "GSM8K-style, made here"
     note = f"{source}; {len(pairs)} verdicts, {differ} differ, {sum(ours)} correct by ours, {math.timeouts()} time-outs"
-    return interleaved(
-        "maths answers against Math-Verify", "verdicts", _all(math.verify, pairs), _all(direct, pairs), rounds, note
-    )
+    name = "maths answers against Math-Verify"
+    return interleaved(name, "verdicts", _all(math.verify, pairs), _all(direct, pairs), rounds, note)
 
 
 def run(rounds: int, gsm8k: str | None) -> list[Row]:

@@ -1,8 +1,7 @@
 """What the run folders of a job say, read without torch: the numbers behind a report, and what their intervals carry.
 
-JSON is read back once, into intervals and differences. Policies and metrics are taken as they come: a policy is any name, a
-metric any name with an interval or a plain number. Nothing is tested here: a difference is what the stage that saw every
-problem computed, and stages that were measured apart stay uncompared.
+A policy is any name, a metric any name with an interval or a plain number. A difference is what the stage that saw all problems
+computed; stages measured apart stay uncompared.
 """
 
 from dataclasses import dataclass, field
@@ -72,8 +71,7 @@ class Outcome:
     @property
     def recorded(self) -> dict[str, Any]:
         """A file's own scores beside our verdicts; empty for completions that were sampled here."""
-        found: dict[str, Any] = typed(self.metrics.get("recorded") or {})
-        return found
+        return dict(typed(self.metrics.get("recorded") or {}))
 
     @property
     def has_rows(self) -> bool:
@@ -99,8 +97,7 @@ class Evidence:
 
     @property
     def policies(self) -> dict[str, Summary]:
-        own = {one.stage.method: one.evaluation for one in self.stages if one.evaluation}
-        return self.last.policies or own
+        return self.last.policies or {one.stage.method: one.evaluation for one in self.stages if one.evaluation}
 
     @property
     def seconds(self) -> float:
@@ -161,8 +158,7 @@ def audits(evidence: Evidence) -> dict[str, Metrics]:
     found = {}
     for name, summary in evidence.policies.items():
         if audit := numeric(summary.audit):
-            cut = {"truncated": summary.metrics["truncated"]} if "truncated" in summary.metrics else {}
-            found[name] = cut | audit
+            found[name] = {key: value for key, value in summary.metrics.items() if key == "truncated"} | audit
     for one in evidence.stages:
         if rollouts := one.train.get("rollouts"):
             found[f"{one.stage.label}, last rollouts"] = rollouts

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_align.report import plot, sections, tables
-from qwen_align.report.evidence import Evidence, gather, numbers
+from qwen_align.report.evidence import gather, numbers
 from qwen_align.report.render import write_pages
 from qwen_align.stage import run_folder
 
@@ -24,21 +24,6 @@ def write(folder: Path, stages: "list[Stage]") -> None:
     in_run_folder = folder.resolve() in [stage.folder.resolve() for stage in stages] or (folder / "run.json").exists()
     about = [last.choices[group] for group in sections.subject(last) if group in last.choices]
     table = tables.of(last)
-    drawn = _draw(folder, evidence, table)
-    title = ", ".join([last.method, *about]) if in_run_folder else folder.name
-    content = [*(tables.sections(table) if table else []), *sections.of_job(evidence, folder, drawn)]
-    plots = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in drawn}
-    summary = " ".join([sections.summary_text(evidence), *([tables.summary(table)] if table else [])])
-    write_pages(folder, "report", title, summary, content, plots)
-    if table:
-        tables.print_table(table)
-        run_folder.write_json(folder / "tables.json", table)
-    if not in_run_folder:
-        run_folder.write_json(folder / "metrics.json", numbers(evidence))
-
-
-def _draw(folder: Path, evidence: Evidence, table: tables.Table | None) -> list[str]:
-    """Draw what there is to draw; returns the names of the files."""
     drawn = []
     for name, panels in plot.panels(evidence).items():
         if panels:
@@ -50,4 +35,13 @@ def _draw(folder: Path, evidence: Evidence, table: tables.Table | None) -> list[
         metric = table.metrics[0]
         plot.intervals(folder / tables.PLOT, f"{table.title}: {metric}", {k: r.metrics[metric] for k, r in table.rows.items()})
         drawn.append(tables.PLOT)
-    return drawn
+    title = ", ".join([last.method, *about]) if in_run_folder else folder.name
+    content = [*(tables.sections(table) if table else []), *sections.of_job(evidence, folder, drawn)]
+    plots = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in drawn}
+    summary = " ".join([sections.summary_text(evidence), *([tables.summary(table)] if table else [])])
+    write_pages(folder, "report", title, summary, content, plots)
+    if table:
+        tables.print_table(table)
+        run_folder.write_json(folder / "tables.json", table)
+    if not in_run_folder:
+        run_folder.write_json(folder / "metrics.json", numbers(evidence))

@@ -1,7 +1,6 @@
 """The report's plots as PNG: best-of-N, reward and loss, each only where there is something to draw.
 
-Drawn on matplotlib's Figure, not on pyplot: no display, no global state, a shorter import. The background is white on purpose,
-so that a plot reads the same on a light and on a dark page.
+Drawn on matplotlib's Figure, not on pyplot: no display, no global state, a shorter import. The background is white on any page.
 """
 
 import os
@@ -75,12 +74,8 @@ def panels(evidence: Evidence) -> dict[str, list[Panel]]:
 
 
 def _logged(log: list[dict[str, Any]], keys: tuple[tuple[str, str], ...]) -> list[Line]:
-    lines = []
-    for key, label in keys:
-        kept = [line for line in log if line.get(key) is not None]
-        if kept:
-            lines.append(Line(label, [line["step"] for line in kept], [float(line[key]) for line in kept]))
-    return lines
+    kept = [(key, label, [line for line in log if line.get(key) is not None]) for key, label in keys]
+    return [Line(name, [at["step"] for at in these], [float(at[key]) for at in these]) for key, name, these in kept if these]
 
 
 def draw(path: Path, panels: list[Panel]) -> None:
@@ -115,7 +110,6 @@ def intervals(path: Path, title: str, rows: dict[str, Interval]) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    """Write a PNG under a temporary name and rename it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,7 +1,6 @@
 """What the report of a job says, section by section, from the numbers that its stages left.
 
-The paragraph on top claims only what an interval carries. Left out on purpose: the resolved settings, which may hold a token
-and are only linked.
+The paragraph on top claims only what an interval carries. Left out: the resolved settings, which may hold a token.
 """
 
 import json
@@ -10,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwen_align.metric.confusion import NONE
 from qwen_align.metric.difference import Difference
@@ -64,11 +63,8 @@ def difference_text(pair: Difference) -> str:
     found = {key: verdict(value) for key, value in pair.metrics.items()}
     beyond = [f"{titled(k)} is {v} ({formatted(pair.metrics[k], '+')})" for k, v in found.items() if v != "within noise"]
     within = [f"{titled(k)} ({formatted(pair.metrics[k], '+')})" for k, v in found.items() if v == "within noise"]
-    sentences = []
-    if beyond:
-        sentences.append(f"{name}: {', '.join(beyond)}: beyond noise, the 95 % interval excludes 0.")
-    if within:
-        sentences.append(f"{name}, within noise, since the 95 % interval includes 0: {', '.join(within)}.")
+    sentences = [f"{name}: {', '.join(beyond)}: beyond noise, the 95 % interval excludes 0."] if beyond else []
+    sentences += [f"{name}, within noise, since the 95 % interval includes 0: {', '.join(within)}."] if within else []
     for n, key in list(best_of(found).items())[-1:]:
         if (found.get("pass@1"), found[key]) == ("higher", "lower"):
             sentences.append(
@@ -124,11 +120,6 @@ def _stage_row(one: Outcome) -> Row:
     ]
 
 
-def _stages(evidence: Evidence) -> list[Row]:
-    head: Row = ["stage", "starts from", "with", "trained", "state", "time", "on", "result"]
-    return [head, *(_stage_row(one) for one in evidence.stages)]
-
-
 def _metrics(columns: dict[str, Metrics]) -> list[Row]:
     keys = dict.fromkeys(key for metrics in columns.values() for key in metrics)
     cells = lambda key: [formatted(metrics[key]) if key in metrics else "" for metrics in columns.values()]  # noqa: E731
@@ -159,15 +150,6 @@ def _labels(policies: dict[str, Summary]) -> list[Row]:
     return rows
 
 
-def _recorded(found: list[dict[str, Any]]) -> list[Row]:
-    """The differences between a file's own scores and our verdicts."""
-    rows: list[Row] = [["problem", "sample", "recorded", "here", "answer"]]
-    for d in found:
-        ours = d["ours"].replace("_", " ")
-        rows.append([str(d["problem"]), str(d["sample"]), f"{d['recorded']:g}", ours, d["answer"]])
-    return rows
-
-
 def _samples(folder: Path) -> list[tuple[str, list[Answer]]]:
     """Prompts evenly spread over samples.jsonl, each with every policy's answer: a fixed choice, so nobody can pick."""
     problems: dict[str, tuple[str, list[Answer]]] = {}
@@ -175,8 +157,7 @@ def _samples(folder: Path) -> list[tuple[str, list[Answer]]]:
         policy, greedy, samples = (line.pop(key, None) for key in ("policy", "greedy", "samples"))
         prompt = line.get("prompt", "")
         if not isinstance(prompt, str):
-            turns = [m["content"] if len(prompt) == 1 else f"{m['role']}: {m['content']}" for m in prompt]
-            prompt = "\n".join(turns)
+            prompt = "\n".join(m["content"] if len(prompt) == 1 else f"{m['role']}: {m['content']}" for m in prompt)
         right = sum(judged == "correct" for _, judged in samples or [])
         counted = f"{right} of {len(samples)} samples correct" if samples else ""
         if greedy:
@@ -213,7 +194,8 @@ def of_job(evidence: Evidence, folder: Path, plots: Iterable[str]) -> Iterator[S
     band = "The band is the 95 % interval, the dotted line the greedy answer."
     apart = "The second policy subtracted from the first, problem by problem."
     drawn, audited = {name: name for name in plots}, audits(evidence)
-    yield Section("Stages", table=_stages(evidence))
+    head: Row = ["stage", "starts from", "with", "trained", "state", "time", "on", "result"]
+    yield Section("Stages", table=[head, *map(_stage_row, evidence.stages)])
     logged = "What the trainers' logs said while they ran, and the audits of what was sampled."
     yield Section("Warnings", logged, [["stage", "when", "warning"], *map(list, warnings(evidence))])
     columns = {name: summary.metrics for name, summary in evidence.policies.items()}
@@ -225,7 +207,10 @@ def of_job(evidence: Evidence, folder: Path, plots: Iterable[str]) -> Iterator[S
     scores = evidence.last.recorded
     own = "The file's own. They differ in correctness where one of file and verifier says correct, else in form."
     yield Section("Recorded scores", own, _metrics({"recorded": numeric(scores)}))
-    listed = _recorded(scores.get("first_differences", []))
+    listed: list[Row] = [["problem", "sample", "recorded", "here", "answer"]]
+    for d in scores.get("first_differences", []):
+        here = d["ours"].replace("_", " ")
+        listed.append([str(d["problem"]), str(d["sample"]), f"{d['recorded']:g}", here, d["answer"]])
     yield Section("Differences from recorded scores", "At most 20; correctness comes first.", listed)
     yield Section("Best-of-N", band, plot=drawn.get("best_of_n.png"))
     yield Section("Reward", plot=drawn.get("reward.png"))

@@ -46,11 +46,7 @@ class Table:
 
 
 def of(stage: "Stage") -> Table | None:
-    """The table of a finished comparison; None where its policies are no rows, or nothing is measured yet.
-
-    Raises:
-        ConfigError: a metric that the comparison did not measure.
-    """
+    """The table of a finished comparison; None where its policies are no rows, or nothing is measured yet."""
     method = stage.config.get("method", {})
     kept = run_folder.read_json(stage.folder / "per_problem.json")
     if not method.get("rows") or not kept:
@@ -84,23 +80,19 @@ def sections(table: Table) -> list[Section]:
         rows.append([name, ", ".join(map(str, row.seeds)), *(formatted(row.metrics[m]) for m in table.metrics), over])
     claims: list[Row] = [["claim", "", "compared", "difference", "of each seed"]]
     for found in table.findings:
-        claims += _claim_rows(found)
+        claim = found.claim
+        about = [claim.says, "confirmed" if found.confirmed else "not confirmed"]
+        factor = f"{claim.times:g} x " if claim.times != 1 else ""
+        for other, one in zip(claim.than, found.contrasts, strict=True):
+            own = ", ".join(formatted(seed.mean, "+") for seed in one.seeds.values())
+            claims.append([*about, f"{claim.better} minus {factor}{other}", formatted(one.whole, "+"), own])
+            about = ["", ""]
     steady = "; for 'steady' that of each seed too." if any(f.claim.each_seed for f in table.findings) else "."
     return [
         Section(table.title, f"{table.problems} held-out problems. {INTERVAL}", rows),
         Section(f"{table.title}: claims", _CONFIRMED + steady, claims),
         Section(f"{table.title}: {metric}", plot=PLOT),
     ]
-
-
-def _claim_rows(found: Finding) -> list[Row]:
-    claim, rows = found.claim, list[Row]()
-    factor = f"{claim.times:g} x " if claim.times != 1 else ""
-    for other, one in zip(claim.than, found.contrasts, strict=True):
-        own = ", ".join(formatted(seed.mean, "+") for seed in one.seeds.values())
-        about = ["", ""] if rows else [claim.says, "confirmed" if found.confirmed else "not confirmed"]
-        rows.append([*about, f"{claim.better} minus {factor}{other}", formatted(one.whole, "+"), own])
-    return rows
 
 
 def summary(table: Table) -> str:
