@@ -27,10 +27,7 @@ DEVICES = Path("/dev")
 
 
 def gpus() -> list[str]:
-    """The NVIDIA devices that are there and visible, by the names that CUDA_VISIBLE_DEVICES takes, without importing torch.
-
-    WSL2 has one device file for all of them, which counts as one GPU.
-    """
+    """The visible NVIDIA devices by their names in CUDA_VISIBLE_DEVICES; WSL2 has one file for all, which counts as one."""
     there = [str(i) for i in range(len(list(DEVICES.glob("nvidia[0-9]*"))))]
     if not there and (DEVICES / "dxg").exists():
         there = ["0"]
@@ -203,10 +200,9 @@ class Hardware:
                 )
 
     def check_compiler(self) -> None:
-        """Raise ConfigError where the first step of sft, dpo or rloo would fail on a GPU.
+        """Raise ConfigError where the first step of sft, dpo or rloo would fail on a GPU, for want of a compiler.
 
-        TRL takes their loss over the vocabulary with Triton kernels there (trl/kernels/chunked_logprob.py), and Triton compiles
-        what launches them with a C compiler against Python.h (triton/runtime/build.py). Without Triton TRL uses plain torch.
+        TRL's loss is a Triton kernel there (trl/kernels/chunked_logprob.py), built with Python.h (triton/runtime/build.py).
         """
         if not (self.on_gpu and self.local) or importlib.util.find_spec("triton") is None:
             return

@@ -95,8 +95,7 @@ def intervals(path: Path, title: str, rows: dict[str, Interval]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 1.0 + 0.34 * len(rows)), layout="constrained")
-    axes = figure.add_subplot()
-    first = next(iter(rows.values()))
+    axes, first = figure.add_subplot(), next(iter(rows.values()))
     axes.axvspan(first.low, first.high, color=_COLOURS[0], alpha=0.12, linewidth=0)
     for y, row in enumerate(rows.values()):
         sides = [[row.mean - row.low], [row.high - row.mean]]

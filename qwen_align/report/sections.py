@@ -95,7 +95,7 @@ def summary_text(evidence: Evidence) -> str:
 
 
 def subject(stage: "Stage") -> list[str]:
-    """The groups that say what a stage is about; recorded completions are no model's."""
+    """The groups that a stage is about; recorded completions are no model's."""
     return ["data", "generator" if stage.choices.get("generator") == "recorded" else "model"]
 
 

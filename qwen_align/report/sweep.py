@@ -126,18 +126,13 @@ def write(folder: Path, path: str, command: str) -> list[Job]:
     print(f"\n{summary(jobs)} {INTERVAL}\n\n{table([tuple(row) for row in cells])}", flush=True)
     about = {"name": folder.name, "command": command, "objective": path, "interval": INTERVAL}
     run_folder.write_json(folder / "sweep.json", {**about, "rows": list(map(_row, rows)), "jobs": list(map(asdict, jobs))})
-    content = [Section("Results", INTERVAL, [*cells]), _failed(jobs), _listed(folder, jobs, command)]
+    own = {number: text or str(number) for number, text in own_overrides(jobs).items()}
+    failed: list[Row] = [["jobs", "state", "why"]]
+    failed += [["; ".join(own[job.number] for job in these), these[0].state, why] for why, these in failures(jobs).items()]
+    content = [Section("Results", INTERVAL, [*cells]), Section("Not finished", table=failed), _listed(folder, jobs, command)]
     write_pages(folder, "sweep", folder.name, summary(jobs), content)
     print(f"\nsweep: {short_path(folder / 'sweep.html')}", flush=True)
     return jobs
-
-
-def _failed(jobs: list[Job]) -> Section:
-    own = own_overrides(jobs)
-    rows: list[Row] = [["jobs", "state", "why"]]
-    for why, these in failures(jobs).items():
-        rows.append(["; ".join(own[job.number] or str(job.number) for job in these), these[0].state, why])
-    return Section("Not finished", table=rows)
 
 
 def _listed(folder: Path, jobs: list[Job], command: str) -> Section:
