@@ -1,7 +1,4 @@
-"""The one entrypoint: compose with Hydra, check, plan, run, report. The only module that knows Hydra; it never imports torch.
-
-python -m qwen_align experiment=quickstart plan=true
-"""
+"""The entrypoint: compose with Hydra, check, plan, run, report. The only module that knows Hydra; it never imports torch."""
 
 import os
 import re
@@ -9,7 +6,7 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +23,17 @@ from omegaconf.errors import OmegaConfBaseException
 from qwen_align.config import check, component, groups, overrides, usage
 from qwen_align.errors import ConfigError
 from qwen_align.stage import comparison, multirun, preflight, run, run_folder, summary
-from qwen_align.stage.comparison import Composed
 from qwen_align.stage.launch import INTERRUPTED, USER_ERROR
-from qwen_align.stage.plan import Stage
+from qwen_align.stage.plan import Composed, Stage
 from qwen_align.stage.text import short_path
 
 _failures: list[Exception] = []
 _COMPARED = ("method.policies", "method.rows")  # one on the command line takes the place of both in an experiment
 
 
-def _settings_of(job: DictConfig, method: str, node: DictConfig | None = None) -> DictConfig:
+def _settings_of(job: DictConfig, method: str, own: DictConfig | None = None) -> DictConfig:
     """A method's settings with what the experiment says about that stage on top."""
-    own = OmegaConf.create(groups.read("method", method)) if node is None else node
-    merged = OmegaConf.merge(own, job.stages.get(method) or {})
+    merged = OmegaConf.merge(own or groups.read("method", method), job.stages.get(method) or {})
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -61,7 +56,6 @@ def _complete(job: DictConfig, choices: dict[str, str], given: list[str]) -> Com
 
 
 def _compose(given: list[str]) -> Composed:
-    """What Hydra makes of overrides as they are typed."""
     checked = [overrides.checked(text) for text in overrides.expanded(given)]
     _store_targets(checked)
     job = compose("config", checked, return_hydra_config=True)
@@ -98,16 +92,14 @@ def _job(job: DictConfig) -> float | None:
     _use_folders(s.path for s in runtime.runtime.config_sources if s.provider == "command-line")
     choices, given = _choices_and_overrides(runtime)
     if runtime.mode == RunMode.MULTIRUN:
-        own_report = {"name": None}  # the jobs of an experiment would write over each other's
-        unnamed = OmegaConf.merge(job, own_report)
-        assert isinstance(unnamed, DictConfig)
-        work = lambda: _plan_and_run(_complete(unnamed, choices, given))  # noqa: E731
-        return multirun.recorded(Path(runtime.runtime.output_dir), int(runtime.job.num), given, work)
+        with open_dict(job):
+            job.name = None  # the jobs of an experiment would write over each other's report
+        folder, record = Path(runtime.runtime.output_dir), multirun.Job(int(runtime.job.num), given)
+        return multirun.recorded(folder, record, lambda: _plan_and_run(_complete(job, choices, given)))
     try:
         return _plan_and_run(_complete(job, choices, given))[1]
     except (ConfigError, run.StageFailed, OmegaConfBaseException) as error:
-        # Hydra would print it in its own words.
-        _failures.append(error)
+        _failures.append(error)  # Hydra would print a page
         return None
 
 
@@ -154,19 +146,17 @@ def _compose_and_run(given: list[str]) -> None:
     multirun.check_plugins(checked)
     if multirun.is_multirun(checked) and not {"--cfg", "-c"} & set(checked):
         _sweep(checked)
-        return
-    if not any(text.lstrip("+~").startswith(("-", "hydra", "sweep=")) for text in checked):
-        # One plain job: hydra.main would compose it twice, to find out that it is one.
+    elif any(text.lstrip("+~").startswith(("-", "hydra", "sweep=")) for text in checked):
+        _under_hydra(checked)
+    else:  # one plain job: hydra.main would compose it twice, to find out that it is one
         with initialize_config_dir(str(groups.CONF), version_base="1.3"):
             _plan_and_run(_compose(given))
-        return
-    _under_hydra(checked, _job)
 
 
-def _under_hydra(given: list[str], job: Callable[[DictConfig], float | None]) -> None:
+def _under_hydra(given: list[str]) -> None:
     _store_targets(given)
     sys.argv = ["python -m qwen_align", *given]
-    hydra.main(config_path=str(groups.CONF), config_name="config", version_base="1.3")(job)()
+    hydra.main(config_path=str(groups.CONF), config_name="config", version_base="1.3")(_job)()
 
 
 def _sweep(given: list[str]) -> None:
@@ -186,7 +176,8 @@ def _sweep(given: list[str]) -> None:
         return
     folder = Path(job.runs_dir).expanduser().resolve() / "sweeps" / multirun.name_of(given)
     with run_folder.locked(folder):
-        multirun.clear(folder)
+        for record in folder.glob("*/job.json"):  # of an earlier call
+            record.unlink()
         try:
             _jobs(given, folder)
         finally:
@@ -198,7 +189,7 @@ def _jobs(given: list[str], folder: Path) -> None:
     from qwen_align.report import sweep
 
     try:
-        _under_hydra([*given, f"hydra.sweep.dir={folder}"], _job)
+        _under_hydra([*given, f"hydra.sweep.dir={folder}"])
     except (ConfigError, HydraException, OmegaConfBaseException):
         raise
     except Exception as error:  # whatever a launcher or a sweeper raises

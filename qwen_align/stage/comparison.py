@@ -6,43 +6,25 @@ and {NAME} in any override is the run folder of that stage: `stages.sft.init={pr
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import open_dict
 
 from qwen_align.config import check
 from qwen_align.errors import ConfigError
 from qwen_align.metric.claim import check_claims
 from qwen_align.stage import plan
-from qwen_align.stage.plan import MethodSettings, Stage
+from qwen_align.stage.plan import Composed, Stage
 
 _OF_THE_COMPARISON = frozenset("method name plan force init workers".split())  # keys that its policies don't inherit
-
-
-@dataclass(frozen=True)
-class Composed:
-    """A command line as Hydra composed it, the settings of its method complete."""
-
-    job: DictConfig
-    choices: dict[str, str]  # group -> option
-    overrides: list[str]
-    settings_of: MethodSettings  # of a method as another stage of this job
-
-
-Compose = Callable[[list[str]], Composed]
+Compose = Callable[[list[str]], Composed]  # overrides as they are typed -> what Hydra makes of them
 
 
 def resolve(composed: Composed, compose: Compose) -> list[Stage]:
-    """The stages of a command line in the order they run, those behind its policies first, all checked.
-
-    Args:
-        compose: overrides as they are typed -> what Hydra makes of them.
-
-    Raises:
-        ConfigError: a mistake in a stage; where it is one of a policy or a named stage, the message begins with that name.
-    """
+    """The stages of a command line in the order they run, those behind its policies first, all checked."""
     method = composed.job.method
     if "policies" not in method:
         return _resolved(composed, {}, [])
@@ -68,17 +50,23 @@ def resolve(composed: Composed, compose: Compose) -> list[Stage]:
     return [*stages, *(stage for stage in own if stage not in stages)]
 
 
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """A mistake in a policy or a named stage begins with its name."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
 def _with(composed: Composed, compose: Compose, name: str, overrides: Sequence[str], made: Mapping[str, Path]) -> Composed:
     """The job with overrides on top, run folders in place of {NAME}."""
     own = [re.sub(r"\{(\w+)\}", lambda m: str(made.get(m[1], m[0])), text) for text in overrides]
-    replaced = _OF_THE_COMPARISON | (
-        {"reward"} if any(re.match(r"\+reward@|reward(\._target_)?=", text) for text in own) else set()
-    )
+    names_reward = any(re.match(r"\+reward@|reward(\._target_)?=", text) for text in own)
+    replaced = _OF_THE_COMPARISON | ({"reward"} if names_reward else set())
     kept = [text for text in composed.overrides if re.sub(r"^[+~]*(\w*).*", r"\1", text, flags=re.S) not in replaced]
-    try:
+    with _named(name):
         found = compose([*kept, *own])
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from error
     if found.job.method.get("policies"):
         raise ConfigError(f"method.policies.{name}: compares policies itself; expected overrides such as method=rloo")
     return found
@@ -86,16 +74,14 @@ def _with(composed: Composed, compose: Compose, name: str, overrides: Sequence[s
 
 def _add(stages: list[Stage], name: str, composed: Composed) -> Stage:
     """Put the stages of a policy among those of the plan; returns the one that makes it."""
-    try:
+    with _named(name):
         found = _resolved(composed, {}, stages)
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from error
     stages += [stage for stage in found if stage not in stages]
     return found[-1]
 
 
 def _resolved(composed: Composed, policies: dict[str, Stage], known: Sequence[Stage]) -> list[Stage]:
-    found = plan.resolve(composed.job, composed.choices, composed.settings_of, policies, known)
+    found = plan.resolve(composed, policies, known)
     for stage in found:
         if stage not in known:
             with stage.buildable() as job:

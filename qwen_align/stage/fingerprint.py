@@ -39,12 +39,6 @@ def _file_hashes(node: dict[str, Any]) -> dict[str, str]:
     return {key: hashlib.sha256(Path(name).read_bytes()).hexdigest() for key, name in files.items()}
 
 
-def _code_hashes(node: dict[str, Any]) -> dict[str, str]:
-    """key -> hash of the user's code behind every target; none for installed packages and this one."""
-    targets = {key: value for key, value in groups.flatten(node) if _is_target(key, value)}
-    return {key: code for key, target in targets.items() if (code := component.code_hash(target))}
-
-
 def replaced(value: Any, change: Callable[[str], str]) -> Any:
     """A tree with every text in it changed, and of a target in a file its name alone."""
     if isinstance(value, dict):
@@ -62,10 +56,8 @@ def _is_target(key: str, value: Any) -> bool:
 def of(config: dict[str, Any], method: str, start: str, made: Mapping[str, str]) -> str:
     """The fingerprint of a stage.
 
-    Args:
-        config: its settings.
-        start: the fingerprint of the policy that it starts from, else what names it.
-        made: run folders of stages that its settings name -> their fingerprints, which count in place of the path.
+    `start` is the fingerprint of the policy that it starts from, else what names it; `made` are run folders that its settings
+    may name, with the fingerprints that count in place of the path.
     """
 
     def stands_for(text: str) -> str:
@@ -73,13 +65,14 @@ def of(config: dict[str, Any], method: str, start: str, made: Mapping[str, str])
         return made[folder] + text.removeprefix(folder) if folder else text
 
     found = _settings(config) | {"name": method, "start": start}
-    code, found = _code_hashes(found), replaced(found, stands_for)
+    # Of the user's own code: none for installed packages and this one
+    code = {key: code for key, t in groups.flatten(found) if _is_target(key, t) and (code := component.code_hash(t))}
+    found = replaced(found, stands_for)
     files = _file_hashes(found["data"])
     return run_folder.fingerprint(found | ({"files": files} if files else {}) | ({"code": code} if code else {}))
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a stage's config that can change its result."""
     method = {k: copy.deepcopy(v) for k, v in config["method"].items() if k not in _NEUTRAL_METHOD}
     keys = ("reward", "data", "seed") if trains_reward(method) else ("model", "data", "seed", "max_completion_length")
     chosen = copy.deepcopy({k: config[k] for k in keys})

@@ -1,9 +1,8 @@
 """What a stage will take, before anything is loaded: updates, tokens, memory, disk and time.
 
-Memory is reckoned from the config: weights, gradients and AdamW's two means, a reference, reward models, what autograd keeps of
-one micro-batch, a tile of logits, keys and values of a rollout, and what a process with TRL in it takes by itself. Time is
-arithmetic over a rate: that of the newest finished run of this method on this device, else one that is assumed. Rows are
-counted where their files hold a count; otherwise nothing is claimed. Left out: what a reward function takes, and vLLM.
+Memory follows from the config (memory.py) and from what a process with TRL takes by itself. Time is arithmetic over a rate: of
+the newest finished run of this method on this device, else one that is assumed. Rows are counted where their files hold a
+count; otherwise nothing is claimed. Left out: what a reward function takes, and vLLM.
 """
 
 import os
@@ -48,7 +47,6 @@ class Forecast:
 
 
 def _architecture(stage: Stage) -> Architecture | None:
-    """That of what a stage trains or samples."""
     config = stage.config
     if stage.trains_reward:
         return next(iter(_encoders(config["reward"])), None)
@@ -61,7 +59,6 @@ def _architecture(stage: Stage) -> Architecture | None:
 
 
 def _encoders(node: dict[str, Any] | None) -> Iterator[Architecture]:
-    """Those of the reward models of a setting that are known."""
     for part in reward.nodes(node).values():
         base = part.get("base") or part.get("folder")
         if isinstance(base, dict):
@@ -88,7 +85,7 @@ def _rows(stage: Stage) -> tuple[int | None, float | None]:
 
 
 def _prompt(config: dict[str, Any]) -> int:
-    """Tokens of a prompt: by the text that asks, where there is one; a policy that is built has four times that context."""
+    """Its tokens: by the text that asks, where there is one; a policy that is built has four times that context."""
     text, context = config["data"].get("prompt"), config["model"].get("max_position_embeddings")
     if isinstance(text, str):
         return len(text) // 4 + 16
@@ -99,7 +96,7 @@ def _training(stage: Stage, policy: Architecture) -> Training:
     config, settings, hardware = stage.config, stage.config["method"], stage.job.hardware
     args, adapter = settings["args"], config["adapter"]
     per_device, _ = rules.batch(settings, hardware.processes)
-    rolls = _rolls(stage)
+    rolls = "num_generations" in args  # training draws completions of its own
     trained = policy.parameters
     if "r" in adapter:  # each matrix gets two thin ones; its sides add up to some 8 hidden sizes a layer and kind
         inner, hidden = policy.inner, policy.hidden
@@ -126,68 +123,43 @@ def _training(stage: Stage, policy: Architecture) -> Training:
     )
 
 
-def _rolls(stage: Stage) -> bool:
-    """Whether training draws completions of its own."""
-    return "num_generations" in stage.config["method"]["args"]
-
-
 def _sampling(stage: Stage, policy: Architecture) -> tuple[float, float]:
     """(memory, operations) of a stage that samples, or of the measurement that training ends with."""
     config = stage.config
-    settings = config["evaluation"] if stage.job.trains else config["method"]
-    longest, drawn = config["max_completion_length"], settings["problems"] * (settings["samples"] + 1)
-    source = config["generator"]
+    settings, source = config["evaluation" if stage.job.trains else "method"], config["generator"]
+    length, drawn = _prompt(config) + config["max_completion_length"], settings["problems"] * (settings["samples"] + 1)
     batch = min(source.get("batch_size") or 256, settings["problems"] * settings["samples"])
-    prompt = _prompt(config)
-    held = min(batch * (prompt + longest), source.get("batch_tokens") or 10**9)
+    held = min(batch * length, source.get("batch_tokens") or 10**9)
     policies = max(len(settings.get("policies") or {}), 1)
     needed = 4 * policy.parameters + held * policy.cached(4) + batch * 3 * 4 * policy.vocabulary
     needed += sum(4 * reward.parameters for reward in _encoders(settings.get("reward")))
     process = _CUDA if stage.job.hardware.on_gpu else _PROCESS
-    return process + needed, 2.0 * policy.parameters * drawn * (longest + prompt) * policies
-
-
-def _is_measured(stage: Stage) -> bool:
-    """Whether training ends with a measurement: the data has a verifier."""
-    return not stage.trains_reward and stage.job.data.get("verifier") is not None
-
-
-def _held_out(stage: Stage, count: int | None) -> int:
-    """Pairs that a reward model is measured on."""
-    held = stage.config["method"].get("held_out") or 0
-    return round(held * (count or 0) if held < 1 else held)
-
-
-def _updates(stage: Stage) -> tuple[int | None, float | None, float | None]:
-    """(updates, epochs, bytes of a row)."""
-    settings = stage.config["method"]
-    args, (count, size) = settings["args"], _rows(stage)
-    if count is not None:
-        count -= _held_out(stage, count)
-    batch = settings.get("prompts_per_step") or settings["batch_size"]
-    steps = args.get("max_steps", -1)
-    if steps is not None and steps > 0:
-        return steps, (steps * batch / count if count else None), size
-    epochs = args.get("num_train_epochs", 3.0)
-    return (ceil(ceil(count / batch) * epochs) if count else None), epochs, size
+    return process + needed, 2.0 * policy.parameters * drawn * length * policies
 
 
 def of(stage: Stage) -> Forecast | None:
     """The forecast of a stage; None where the size of its policy is not known."""
     policy = _architecture(stage)
-    if policy is None:
-        return None
-    if not stage.job.trains:
-        needed, spent = _sampling(stage, policy)
-        return Forecast(None, None, "", None, needed, 0.0, 0.0, spent, *_time(stage, spent))
-    return _of_training(stage, policy)
+    if policy is None or stage.job.trains:
+        return _of_training(stage, policy) if policy else None
+    needed, spent = _sampling(stage, policy)
+    return Forecast(None, None, "", None, needed, 0.0, 0.0, spent, *_time(stage, spent))
 
 
 def _of_training(stage: Stage, policy: Architecture) -> Forecast:
-    hardware, settings, rolls = stage.job.hardware, stage.config["method"], _rolls(stage)
-    plan, (updates, epochs, size) = _training(stage, policy), _updates(stage)
-    batch = settings.get("prompts_per_step", 0) * settings["args"].get("num_generations", 1) or settings["batch_size"]
-    demonstrations = settings["view"] == "demonstrations"
+    hardware, settings, plan = stage.job.hardware, stage.config["method"], _training(stage, policy)
+    args, (count, size) = settings["args"], _rows(stage)
+    held_out = settings.get("held_out") or 0  # pairs that a reward model is measured on
+    held_out = round(held_out * (count or 0) if held_out < 1 else held_out)
+    left_rows = (count or 0) - held_out
+    rows_per_update = settings.get("prompts_per_step") or settings["batch_size"]
+    updates, epochs = args.get("max_steps", -1), args.get("num_train_epochs", 3.0)
+    if updates is not None and updates > 0:
+        epochs = updates * rows_per_update / left_rows if count and left_rows else None
+    else:
+        updates = ceil(ceil(left_rows / rows_per_update) * epochs) if count and left_rows else None
+    rolls, demonstrations = "num_generations" in args, settings["view"] == "demonstrations"
+    batch = settings.get("prompts_per_step", 0) * args.get("num_generations", 1) or settings["batch_size"]
     length = min(plan.tokens, size / 4) if size and demonstrations else plan.tokens
     tokens = round(updates * batch * plan.texts * length) if updates is not None else None
     beside = 2 if settings["view"] == "preferences" and not stage.trains_reward else 0  # the reference model
@@ -197,14 +169,14 @@ def _of_training(stage: Stage, policy: Architecture) -> Forecast:
     if tokens is not None:
         operations = tokens * (passes * policy.parameters + sum(2.0 * part.parameters for part in plan.rewards))
         if stage.trains_reward:
-            operations += 4.0 * _held_out(stage, _rows(stage)[0]) * length * policy.parameters
-        if _is_measured(stage):
+            operations += 4.0 * held_out * length * policy.parameters
+        elif stage.job.data.get("verifier") is not None:  # training ends with a measurement
             sampling, more = _sampling(stage, policy)
             needed, operations = max(needed, sampling), operations + more
     left = 4.0 * policy.parameters + (4.0 * plan.trained if plan.trained < policy.parameters else 0)
     point = 12.0 * plan.trained  # weights and optimizer
     kept = stage.job.checkpoints.keep + 1  # the new one is whole before the old one goes
-    saves = 1 if updates is None else updates // int(settings["args"]["save_steps"] or 1)
+    saves = 1 if updates is None else updates // int(args["save_steps"] or 1)
     disk = left + point * min(kept, max(saves, 1))
     what = "completions" if rolls else "demonstrations" if demonstrations else "pairs"
     times = _time(stage, operations)
@@ -212,11 +184,19 @@ def _of_training(stage: Stage, policy: Architecture) -> Forecast:
 
 
 def _time(stage: Stage, operations: float | None) -> tuple[float | None, str]:
-    """(seconds, where the rate comes from)."""
+    """(seconds, where the rate comes from): by the newest finished run of this method and model on this kind of device."""
     hardware = stage.job.hardware
     if operations is None:
         return None, ""
-    if measured := _measured_rate(stage, hardware):
+    earlier = []
+    for path in stage.folder.parent.glob(f"{stage.method}-*/run.json"):
+        run = run_folder.read_json(path)
+        same_model = run.get("choices", {}).get("model") == stage.choices["model"]
+        known = same_model and run.get("state") == "finished" and run.get("operations") and run.get("seconds")
+        if known and (run.get("device") == "cpu") != hardware.on_gpu and run.get("world_size") == hardware.processes:
+            earlier.append((run.get("finished", 0.0), run["operations"] / run["seconds"]))
+    if earlier:
+        _, measured = max(earlier)
         return operations / measured, f"at {measured / 1e9:,.0f} GFLOP/s, measured by an earlier run"
     if hardware.tflops:
         rate = hardware.tflops * 1e12 * hardware.processes
@@ -227,18 +207,6 @@ def _time(stage: Stage, operations: float | None) -> tuple[float | None, str]:
     return operations / (_PER_CORE * cores), f"at {_PER_CORE / 1e9:.0f} GFLOP/s a core, assumed"
 
 
-def _measured_rate(stage: Stage, hardware: Hardware) -> float | None:
-    """Operations a second of the newest finished run of this method and model on this kind of device."""
-    found: list[tuple[float, float]] = []
-    for path in stage.folder.parent.glob(f"{stage.method}-*/run.json"):
-        run = run_folder.read_json(path)
-        same_model = run.get("choices", {}).get("model") == stage.choices["model"]
-        known = same_model and run.get("state") == "finished" and run.get("operations") and run.get("seconds")
-        if known and (run.get("device") == "cpu") != hardware.on_gpu and run.get("world_size") == hardware.processes:
-            found.append((run.get("finished", 0.0), run["operations"] / run["seconds"]))
-    return max(found)[1] if found else None
-
-
 def available(hardware: Hardware) -> float | None:
     """Bytes of memory that a stage may take: the GPU's, as far as the config says, else what this machine has free."""
     if hardware.on_gpu:
@@ -247,7 +215,7 @@ def available(hardware: Hardware) -> float | None:
     return next((int(line.split()[1]) * 1024.0 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def smaller(stage: Stage, room: float) -> str | None:
+def _smaller(stage: Stage, room: float) -> str | None:
     """The first change that makes a training stage fit, as overrides; None: none of those tried does."""
     policy = _architecture(stage)
     if policy is None or not stage.job.trains:
@@ -265,7 +233,6 @@ def smaller(stage: Stage, room: float) -> str | None:
 
 
 def size(count: float) -> str:
-    """Bytes as people read them."""
     return f"{count / GB:.1f} GB" if count >= GB / 10 else f"{count / 1e6:.1f} MB"
 
 
@@ -274,17 +241,13 @@ def shortage(stage: Stage, found: Forecast) -> list[str]:
     room = available(stage.job.hardware)
     if room is None or found.memory <= _SHARE * room:
         return []
-    help_ = smaller(stage, _SHARE * room)
+    help_ = _smaller(stage, _SHARE * room)
     cure = f"this would fit: {help_}" if help_ else "a smaller model or another machine would"
     return [f"memory: {stage.label} needs about {size(found.memory)} of the {size(room)} that are there; {cure}"]
 
 
 def check_disk(stages: list[Stage], folder: Path) -> float:
-    """The bytes that these stages write and keep, at their most.
-
-    Raises:
-        ConfigError: there is less free.
-    """
+    """The bytes that these stages write and keep, at their most; ConfigError if there is less free."""
     most = left = 0.0
     for found in (of(stage) for stage in stages if stage.state != "finished"):
         if found:

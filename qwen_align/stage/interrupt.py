@@ -23,13 +23,11 @@ def _on_signal(_number: int, frame: FrameType | None) -> None:
 
 
 def install() -> None:
-    """Listen to SIGTERM and SIGINT."""
     signal.signal(signal.SIGTERM, _on_signal)
     signal.signal(signal.SIGINT, _on_signal)
 
 
 def asked() -> bool:
-    """Whether a stop has been asked for."""
     return _state["asked"]
 
 

@@ -1,8 +1,8 @@
 """A stage -> its processes: argv, environment, output on the terminal and in log.txt, their end.
 
-They have a session of their own, so Ctrl-C reaches them once, through the parent, as SIGTERM; a second Ctrl-C kills them. Of
-several processes the launcher ends all when one fails, and this module says which one failed first. Rank 0 writes to log.txt,
-the others to log-rank1.txt and so on. Several stages may run at once; all get the same signals.
+They have a session of their own, so Ctrl-C reaches them once, through the parent, as SIGTERM; a second Ctrl-C kills them. A
+launcher ends all processes when one fails, and this module says which one failed first. Rank 0 writes to log.txt, the others to
+log-rank1.txt and so on.
 """
 
 import os
@@ -11,18 +11,16 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 
 from qwen_align.config import groups
 from qwen_align.errors import ConfigError
 from qwen_align.hardware import Hardware, find, search_path
 from qwen_align.stage import ranks, run_folder
+from qwen_align.stage.text import print_once
 
 INTERRUPTED, USER_ERROR = 130, 2  # exit codes of a worker
-# glibc gives a step's memory back to the kernel, which clears it anew for the next: up to a tenth of a step on a CPU.
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 _DEFAULTS = {"TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
 _FIXED = {
     "PYTHONUNBUFFERED": "1",
@@ -32,7 +30,12 @@ _FIXED = {
     "DS_LOG_LEVEL": "error",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-_VLLM_ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB; a share of all memory otherwise, which takes a minute to clear
+_ON_CPU = {
+    # glibc gives a step's memory back to the kernel, which clears it anew for the next: up to a tenth of a step.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB; a share of all memory otherwise, which takes a minute to clear
+}
 
 
 def environment(hardware: Hardware) -> dict[str, str]:
@@ -45,26 +48,13 @@ def environment(hardware: Hardware) -> dict[str, str]:
     values["QWEN_ALIGN_LAUNCHER"] = hardware.launcher if hardware.distributed else ""
     values["QWEN_ALIGN_LIFELINE"] = "stdin" if hardware.distributed and hardware.local else ""
     if not hardware.on_gpu:
-        values["CUDA_VISIBLE_DEVICES"] = ""
-        values["DS_ACCELERATOR"] = "cpu"  # DeepSpeed looks for one otherwise, and says so
-        values = _KEEP_MEMORY | _VLLM_ON_CPU | values
+        values = _ON_CPU | values | {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}  # DeepSpeed would look for one
     elif hardware.local:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(hardware.processes)))
         values["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[: hardware.processes])
     if hardware.threads:
         values["OMP_NUM_THREADS"] = str(hardware.threads)
     return values
-
-
-@cache
-def _print_once(text: str) -> None:
-    print(text, flush=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def command(hardware: Hardware, folder: Path) -> list[str]:
@@ -78,9 +68,9 @@ def command(hardware: Hardware, folder: Path) -> list[str]:
     if hardware.hostfile is not None:
         where = ["--hostfile", str(find(hardware.hostfile))]
     else:
-        where = ["--master_port", str(_free_port())]  # two runs on one machine would share the default
-        if not hardware.on_gpu:
-            where += ["--num_accelerators", str(hardware.processes)]
+        with socket.create_server(("127.0.0.1", 0)) as free:  # two runs on one machine would share the default port
+            where = ["--master_port", str(free.getsockname()[1])]
+        where += [] if hardware.on_gpu else ["--num_accelerators", str(hardware.processes)]
     runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--no_local_rank", "--log_level", "error"]
     return [*runner, *where, "--module", *worker]
 
@@ -88,15 +78,14 @@ def command(hardware: Hardware, folder: Path) -> list[str]:
 class Child:
     """The processes of a stage, started; its output goes to log.txt, and to the terminal where `shown`.
 
-    Args:
-        lock: the open lock of the folder: the processes inherit it, so an orphan keeps others out until it is gone.
+    They inherit the open lock of the folder, so an orphan keeps others out until it is gone.
     """
 
     def __init__(self, folder: Path, hardware: Hardware, lock: int, shown: bool = True) -> None:
         _same_as_before(folder, hardware)
         ranks.clear_statuses(folder)
         if reason := hardware.idle_gpu:
-            _print_once(f"this runs on the CPU: {reason}")
+            print_once(f"this runs on the CPU: {reason}")
         sys.stdout.flush()
         self.folder, self.hardware, self.shown = folder, hardware, shown
         self._log, self._line, self._log_failed = (folder / "log.txt").open("ab", buffering=0), b"", False
@@ -117,10 +106,7 @@ class Child:
         return self.process.stdout.fileno()
 
     def copy_output(self) -> bool:
-        """Copy what it wrote, to the log without the steps of progress bars; whether there can be more.
-
-        A log that can't be written, on a full disk, ends no stage: the worker says what happened, and the terminal shows it.
-        """
+        """Copy what it wrote, to the log without the steps of progress bars; whether there can be more."""
         chunk = os.read(self.fileno(), 65536)
         if self.shown:
             sys.stdout.buffer.write(chunk)
@@ -129,7 +115,7 @@ class Child:
         try:
             for text in complete if not self._log_failed else []:
                 self._log.write(text.rstrip(b"\r").rpartition(b"\r")[2] + b"\n")
-        except OSError as error:
+        except OSError as error:  # a full disk: the worker says what happened, and the terminal shows it
             self._log_failed = True
             print(f"log.txt ends here: {error.strerror}", flush=True)
         return bool(chunk)
@@ -157,16 +143,9 @@ class Child:
         if not here:
             os.killpg(self.process.pid, signal.SIGTERM)
 
-    def kill(self) -> None:
-        """SIGKILL to all its processes on this machine."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-
 
 class Signals:
-    """SIGINT, SIGTERM and SIGHUP, passed on to all children that run: politely once, then for good.
-
-    Without a child they raise KeyboardInterrupt, as Ctrl-C does anywhere else.
-    """
+    """SIGINT, SIGTERM and SIGHUP, passed on to all children: as SIGTERM, then as SIGKILL; KeyboardInterrupt without a child."""
 
     def __init__(self) -> None:
         self.children: list[Child] = []
@@ -177,18 +156,18 @@ class Signals:
         self._before = {number: signal.signal(number, self._forward) for number in watched}
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _forward(self, _signal: int, _frame: FrameType | None) -> None:
         again, self.asked = self.asked, True
         running = [child for child in self.children if child.process.poll() is None]
-        if not running and not self.children:
+        if not self.children:
             raise KeyboardInterrupt
         for child in running:
             if again:
-                child.kill()
+                os.killpg(child.process.pid, signal.SIGKILL)
             else:
                 child.ask_to_stop()
 
@@ -204,10 +183,10 @@ def _first_error(folder: Path, processes: int, code: int) -> int:
         path = folder / f"log-rank{rank}.txt"
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-10:] if path.is_file() else []
         title = f"rank {rank} of {processes} ended first; the end of {path.name}:"
-        tail = "".join(f"    {line}\n" for line in (title, *lines))
-        print(tail, end="", flush=True)
+        tail = "\n".join(f"    {line}" for line in (title, *lines))
+        print(tail, flush=True)
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
-            log.write(tail)
+            print(tail, file=log)
         error = error if code == USER_ERROR else f"rank {rank} of {processes}: {error}"
     run_folder.update(folder, state="failed", error=error)
     return code

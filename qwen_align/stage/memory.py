@@ -21,14 +21,11 @@ _NAMES = {  # ours -> what configs call it
     "heads": ("num_attention_heads", "n_heads", "n_head"),
     "vocabulary": ("vocab_size",),
 }
-_TILE = (4096, 32768)  # tokens and vocabulary of the logits that TRL's loss holds at once, at most
 _BERT = {"hidden": 768, "layers": 12, "inner": 3072, "heads": 12, "vocabulary": 30522}  # where a config does not say
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The sizes of a network."""
-
     kind: str
     hidden: int
     layers: int
@@ -44,18 +41,14 @@ class Architecture:
 
     @property
     def matrices(self) -> int:
-        """Parameters of the layers' matrices."""
+        """Parameters of the layers."""
         attention = 2 * self.hidden**2 + 2 * self.hidden * self.hidden * self.key_value_heads // self.heads
         return self.layers * (attention + (3 if self.decoder else 2) * self.hidden * self.inner)
 
     @property
-    def embeddings(self) -> int:
-        return self.vocabulary * self.hidden * (1 if self.tied or not self.decoder else 2)
-
-    @property
     def parameters(self) -> int:
         """All of them, but for biases and norms: a thousandth."""
-        return self.matrices + self.embeddings
+        return self.matrices + self.vocabulary * self.hidden * (1 if self.tied or not self.decoder else 2)
 
     def kept(self, tokens: int, half: bool, checkpointing: bool) -> int:
         """Bytes that a forward pass keeps for the backward one, of one row of so many tokens."""
@@ -86,28 +79,23 @@ def of(config: dict[str, Any]) -> Architecture:
         sizes["layers"] = 6
     if not all(sizes.values()):
         raise ValueError(f"a config of {config.get('model_type')} without {[k for k, v in sizes.items() if not v]}")
-    shared = {"key_value_heads": int(config.get("num_key_value_heads") or sizes["heads"])}
+    groups = int(config.get("num_key_value_heads") or sizes["heads"])
     tied = bool(config.get("tie_word_embeddings", config.get("model_type") == "gemma"))
-    return Architecture(kind=str(config.get("model_type", "")), tied=tied, **sizes, **shared)
+    return Architecture(kind=str(config.get("model_type", "")), tied=tied, key_value_heads=groups, **sizes)
 
 
 def named(name: str, revision: str | None = None) -> Architecture | None:
     """That of a folder or of a model in the Hub's cache; None where its config is not at hand or of another kind."""
     own = Path(name).expanduser()
     folder = own if own.is_dir() else files.snapshot(name, "model", revision)
-    path = folder / "config.json" if folder else None
-    if path is None or not path.is_file():
-        return None
     try:
-        return of(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError:
+        return of(json.loads((folder / "config.json").read_text(encoding="utf-8"))) if folder else None
+    except (FileNotFoundError, ValueError):
         return None
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a training stage's memory follows from."""
-
     policy: Architecture
     rows: int  # of a micro-batch
     texts: int  # of a row: two of a pair
@@ -123,11 +111,15 @@ class Training:
     zero: int
 
     @property
+    def scorers(self) -> int:
+        """Of the reference and the reward models."""
+        return 4 * self.policy.parameters * self.reference + sum(4 * reward.parameters for reward in self.rewards)
+
+    @property
     def saving(self) -> float:
         """Main memory while the model is written: as bytes of the file, and merged where it was an adapter."""
-        size = self.policy.parameters
-        beside = 4 * size * self.reference + sum(4 * reward.parameters for reward in self.rewards)
-        return self.process + 12 * size + 8 * self.trained / (self.processes if self.zero else 1) + beside
+        optimizer = 8 * self.trained / (self.processes if self.zero else 1)
+        return self.process + 12 * self.policy.parameters + optimizer + self.scorers
 
     @property
     def memory(self) -> float:
@@ -136,15 +128,15 @@ class Training:
         weights = 4 * size / (split if self.zero >= 3 else 1)
         gradients = 4 * self.trained / (split if self.zero >= 2 else 1)
         means = 8 * self.trained / (split if self.zero >= 1 else 1)
-        beside = 4 * size * self.reference + sum(4 * reward.parameters for reward in self.rewards)
         copies = 2 * self.policy.matrices if self.half else 0
         largest = 4 * self.policy.vocabulary * self.policy.hidden
         whole = self.trained == size
         texts = self.rows * self.texts
-        logits = min(texts * self.tokens, _TILE[0]) * min(self.policy.vocabulary, _TILE[1])
+        # The logits that TRL's loss holds at once, at most
+        logits = min(texts * self.tokens, 4096) * min(self.policy.vocabulary, 32768)
         tile = (2 if self.half else 32) * logits if self.policy.decoder else 0
         kept = texts * self.policy.kept(self.tokens, self.half, self.checkpointing)
         # The vocabulary is the largest tensor: its gradient comes in two parts, and AdamW makes two of its size.
         step = gradients + max(kept + tile + largest * whole, 2 * largest * whole)
         drawing = self.rollout * (self.tokens * self.policy.cached(4) + 3 * 4 * self.policy.vocabulary)
-        return self.process + weights + means + beside + copies + max(step, drawing)
+        return self.process + weights + means + self.scorers + copies + max(step, drawing)

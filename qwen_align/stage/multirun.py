@@ -10,7 +10,6 @@ import shlex
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
 from qwen_align.config import groups
@@ -56,16 +55,8 @@ def check_plugins(overrides: Sequence[str]) -> None:
     """Raise ConfigError for a launcher or sweeper whose package is missing; Hydra would list files."""
     for text in overrides:
         extra, package = _PLUGINS.get(text, ("", ""))
-        if package and not is_installed(package):
+        if package and not run_folder.installed_version(package):
             raise ConfigError(f"{text}: {package} is not installed; pip install 'qwen-align[{extra}]' has it")
-
-
-def is_installed(package: str) -> bool:
-    """Whether this Python has it."""
-    try:
-        return bool(metadata.version(package))
-    except metadata.PackageNotFoundError:
-        return False
 
 
 def name_of(overrides: Sequence[str]) -> str:
@@ -79,11 +70,7 @@ def name_of(overrides: Sequence[str]) -> str:
 
 
 def objective(folder: Path, path: str) -> float | None:
-    """The number at a dotted path into a run's metrics.json; None only where the default names nothing.
-
-    Raises:
-        ConfigError: there is no such number; the message lists those that are there.
-    """
+    """The number at a dotted path into a run's metrics.json; None where the default names nothing, else a ConfigError."""
     found = dict(groups.flatten(run_folder.read_json(folder / "metrics.json")))
     numbers = [key for key, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)]
     if path in numbers:
@@ -94,15 +81,8 @@ def objective(folder: Path, path: str) -> float | None:
     raise ConfigError(f"objective={path}: metrics.json has no such number{nearest(path, numbers)}; it has {', '.join(means)}")
 
 
-def recorded(
-    folder: Path, number: int, overrides: list[str], work: Callable[[], tuple[Path | None, float | None]]
-) -> float | None:
-    """Do one job and write down how it ended; a failure is no exception, so the next job runs. Returns the objective.
-
-    Raises:
-        KeyboardInterrupt: the job was interrupted, and so is the sweep.
-    """
-    job = Job(number, overrides)
+def recorded(folder: Path, job: Job, work: Callable[[], tuple[Path | None, float | None]]) -> float | None:
+    """Do one job and write down how it ended; only an interrupt is an exception: the next job runs. Returns the objective."""
     write = lambda: run_folder.write_json(folder / "job.json", asdict(job))  # noqa: E731
     write()
     try:
@@ -122,12 +102,6 @@ def recorded(
     finally:
         write()
     return job.objective
-
-
-def clear(folder: Path) -> None:
-    """Remove the records of an earlier call."""
-    for path in folder.glob("*/job.json"):
-        path.unlink()
 
 
 def jobs_of(folder: Path) -> list[Job]:

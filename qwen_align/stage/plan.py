@@ -1,8 +1,7 @@
 """Which stages a job needs, which exist already, in which order: like make, by fingerprint.
 
-A finished run folder with a stage's fingerprint is reused, anything else runs first. What a job names by folder (`init=`,
-`reward.folder=`, a file under `data`) and another stage of the plan makes is that stage: its fingerprint counts, and it runs
-before.
+A finished run folder with a stage's fingerprint is reused. What a job names by folder (`init=`, `reward.folder=`, a file under
+`data`) and another stage of the plan makes is that stage: its fingerprint counts, and it runs before.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +20,17 @@ from qwen_align.config.job import Job, read
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.stage import fingerprint, run_folder
 
-MethodSettings = Callable[[str], DictConfig]
 _PLAN_KEYS = ("stages", "plan", "force", "experiment", "workers")  # of the plan, not of a stage
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A command line as Hydra composed it, the settings of its method complete."""
+
+    job: DictConfig
+    choices: dict[str, str]  # group -> option
+    overrides: list[str]
+    settings_of: Callable[[str], DictConfig]  # of a method as another stage of this job
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,6 @@ class Parents:
     others: "tuple[Stage, ...]" = ()
 
     def all(self) -> "list[Stage]":
-        """Each of them once."""
         found = [*([self.init] if self.init else []), *self.rewards.values(), *self.policies.values(), *self.others]
         return list(dict.fromkeys(found))
 
@@ -53,7 +60,6 @@ class Stage:
 
     @cached_property
     def job(self) -> Job:
-        """Its settings, typed."""
         return read(self.method, self.config)
 
     @property
@@ -104,11 +110,7 @@ class Stage:
 
 
 def _existing(key: str, path: Path) -> Stage:
-    """A finished run folder that the user names.
-
-    Raises:
-        ConfigError: that run is of another format, or has not finished.
-    """
+    """A finished run folder that the user names."""
     manifest = run_folder.read_json(path / "run.json")
     if (number := manifest.get("format", 1)) != run_folder.FORMAT:
         raise ConfigError(
@@ -123,7 +125,6 @@ def _existing(key: str, path: Path) -> Stage:
 
 
 def _makers(product: str) -> list[str]:
-    """The methods that train a policy, or a reward."""
     methods = {name: groups.read("method", name) for name in groups.options("method")}
     return [n for n, node in methods.items() if node.get("kind") == "train" and node.get("subject", "policy") == product]
 
@@ -131,29 +132,25 @@ def _makers(product: str) -> list[str]:
 class _Resolver:
     """The stages of one job, each once, in the order in which they can run."""
 
-    def __init__(self, job: DictConfig, choices: dict[str, str], settings_of: MethodSettings, known: Sequence[Stage]) -> None:
-        self.job, self.choices, self.settings_of, self.known = job, choices, settings_of, list(known)
+    def __init__(self, composed: Composed, known: Sequence[Stage]) -> None:
+        self.composed, self.choices, self.known = composed, composed.choices, known
         self.order: list[Stage] = []
         self.resolving: list[str] = []
 
     def stage(self, method: str, reward_node: dict[str, Any] | None = None, policies: dict[str, Stage] | None = None) -> Stage:
         """A stage of this job after those that it needs; the one that is already there if it would be the same.
 
-        Args:
-            reward_node: the reward model that is to be trained, where it is not the job's own.
-            policies: what the asked-for stage compares; None for the stages on the way to it.
+        `reward_node` is to be trained in place of the job's own; `policies` is None but for the asked-for stage.
         """
         if method in self.resolving:
-            chain = " -> ".join([*self.resolving, method])
-            raise ConfigError(f"init={method}: stages would need each other: {chain}")
-        own = self.job.copy()
+            raise ConfigError(f"init={method}: stages would need each other: {' -> '.join([*self.resolving, method])}")
+        own = self.composed.job.copy()
         if policies is None:
-            own.method = self.settings_of(method)
+            own.method = self.composed.settings_of(method)
         if reward_node:
             own.reward = reward_node
         config: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
-        for key in _PLAN_KEYS:
-            config.pop(key, None)
+        config = {key: value for key, value in config.items() if key not in _PLAN_KEYS}
         self.resolving.append(method)
         start, init = self._start(str((config["init"] if policies is not None else None) or config["method"]["init"]))
         rewards = self._rewards(config)
@@ -165,15 +162,23 @@ class _Resolver:
             config["method"]["policies"] = {name: str(stage.folder) for name, stage in policies.items()}
         made = {str(s.folder): s.fingerprint for s in (*self.known, *self.order, *rewards.values(), *filter(None, [init]))}
         digest = fingerprint.of(config, method, made.get(start, start), made)
-        parents = Parents(init, rewards, policies or {}, tuple(self._named_in(config)))
-        return self._once(Stage(method, config, self._folder(method, config, digest), digest, self.choices, parents))
+        same = next((stage for stage in (*self.known, *self.order) if stage.fingerprint == digest), None)
+        subject = (
+            next(iter(reward.nodes(config["reward"]))) if fingerprint.trains_reward(config["method"]) else self.choices["model"]
+        )
+        name = "-".join((method, self.choices["data"], subject, digest[:8]))
+        node = {key: config[key] for key in ("data", "model", "generator")}
+        texts = [value for _, value in groups.flatten(node) if isinstance(value, str)]
+        others = tuple(s for s in self.known if any(text.startswith(f"{s.folder}/") for text in texts))
+        parents = Parents(init, rewards, policies or {}, others)
+        folder = Path(config["runs_dir"]).expanduser().resolve() / name
+        found = same or Stage(method, config, folder, digest, self.choices, parents)
+        if found not in self.order:
+            self.order.append(found)
+        return found
 
     def _run_at(self, key: str, path: Path, product: str) -> Stage | None:
-        """The run of a folder that a key names, of this plan or an earlier one; None where it is no run folder.
-
-        Raises:
-            ConfigError: it made something else, is of another format, or has not finished.
-        """
+        """The run of a folder that a key names, of this plan or an earlier one; None where it is no run folder."""
         found = next((stage for stage in (*self.known, *self.order) if stage.folder == path), None)
         if found is None and (path / "run.json").is_file():
             found = _existing(key, path)
@@ -183,31 +188,13 @@ class _Resolver:
             )
         return found
 
-    def _named_in(self, config: dict[str, Any]) -> Iterator[Stage]:
-        """The stages whose files a job's data, model or generator is made of."""
-        node = {key: config[key] for key in ("data", "model", "generator")}
-        texts = [value for _, value in groups.flatten(node) if isinstance(value, str)]
-        yield from (s for s in self.known if any(text.startswith(f"{s.folder}/") for text in texts))
-
-    def _once(self, stage: Stage) -> Stage:
-        found = next((s for s in (*self.known, *self.order) if s.fingerprint == stage.fingerprint), stage)
-        if found not in self.order:
-            self.order.append(found)
-        return found
-
-    def _folder(self, method: str, config: dict[str, Any], digest: str) -> Path:
-        of_reward = fingerprint.trains_reward(config["method"])
-        subject = next(iter(reward.nodes(config["reward"]))) if of_reward else self.choices["model"]
-        name = "-".join((method, self.choices["data"], subject, digest[:8]))
-        return Path(config["runs_dir"]).expanduser().resolve() / name
-
     def _start(self, start: str) -> tuple[str, Stage | None]:
         """What `init` means: (base | a model, None) or (a folder, its stage)."""
-        if start == "base":
-            return "base", None
         if start in groups.options("method"):
             stage = self.stage(start)
             return str(stage.folder), stage
+        if start == "base":
+            return start, None
         path = Path(start).expanduser().resolve()
         if run := self._run_at("init", path, "policy"):
             return str(path), run
@@ -245,7 +232,6 @@ class _Resolver:
 
 def _check_trainable(node: dict[str, Any]) -> None:
     """Raise ConfigError unless there is one reward, with a base to train from and no folder where it is trained already."""
-    having = [option for option in groups.options("reward") if groups.read("reward", option).get("base")]
     parts = reward.nodes(node)
     first = next(iter(parts.values()), {})
     wrong = "several rewards are trained one by one" if len(parts) != 1 else ""
@@ -254,28 +240,20 @@ def _check_trainable(node: dict[str, Any]) -> None:
     elif not wrong and first["folder"] is not None:
         wrong = f"folder={first['folder']} is trained already"
     if wrong:
+        having = [option for option in groups.options("reward") if groups.read("reward", option).get("base")]
         raise ConfigError(f"reward={'+'.join(parts)}: {wrong}; expected one of {', '.join(having)}")
 
 
-def resolve(
-    job: DictConfig,
-    choices: dict[str, str],
-    settings_of: MethodSettings,
-    policies: dict[str, Stage] | None = None,
-    known: Sequence[Stage] = (),
-) -> list[Stage]:
+def resolve(composed: Composed, policies: dict[str, Stage], known: Sequence[Stage]) -> list[Stage]:
     """The stages of a job in the order they run, the asked-for one last.
 
     Args:
-        job: the composed config; its `method` is the asked-for method's, with the command line's overrides.
-        choices: group -> option.
-        settings_of: a method's settings as another stage of this job needs them.
         policies: name -> the stage that makes it, for a method that compares policies.
         known: stages of the same plan that the job may name by their folders.
 
     Raises:
         ConfigError: an `init` that means nothing, a reward that cannot be trained, or stages that need each other.
     """
-    plan = _Resolver(job, choices, settings_of, known)
-    plan.stage(choices["method"], policies=policies or {})
+    plan = _Resolver(composed, known)
+    plan.stage(composed.choices["method"], policies=policies)
     return plan.order

@@ -6,7 +6,6 @@ where the cache has all). What a stage of the same plan will make is left out, a
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +21,20 @@ from qwen_align.hub.model import Model
 from qwen_align.hub.rows import Source
 from qwen_align.stage import run_folder
 from qwen_align.stage.plan import Stage
-
-_NO_NETWORK = "model=countdown_tiny experiment=quickstart needs nothing, and model.name=FOLDER takes a local folder"
-
-
-@cache
-def _print_once(line: str) -> None:
-    """A plan of several jobs would repeat it."""
-    print(line, flush=True)
+from qwen_align.stage.text import print_once
 
 
 def require(stages: Sequence[Stage]) -> None:
     """Raise ConfigError unless all that these stages load is there and can be read; prints which weights are pickles."""
     for wanted in dict.fromkeys(found for stage in stages for found in _models(stage)):
         if pickle := model.require(wanted):
-            _print_once(model.pickle_notice(wanted, pickle))
+            print_once(model.pickle_notice(wanted, pickle))
     for source in dict.fromkeys(found for stage in stages for found in sources(stage)):
         rows.require(source)
 
 
 def _models(stage: Stage) -> Iterator[Model]:
-    """What a stage loads: its reward models, and the policy that it starts from or those that it measures."""
+    """Its reward models, and the policy that it starts from or those that it measures."""
     job = stage.job
     if stage.trains_reward:
         for node in reward.nodes(stage.rewards).values():
@@ -68,7 +60,8 @@ def _models(stage: Stage) -> Iterator[Model]:
         advice = "init=FOLDER takes a run folder or a model folder"
         yield from _there(Model("init", job.init, None, advice, own_code=own_code), stage)
     elif name := job.model.get("name"):
-        yield Model("model.name", name, job.model.get("revision"), _NO_NETWORK, own_code=own_code)
+        advice = "model=countdown_tiny experiment=quickstart needs nothing, and model.name=FOLDER takes a local folder"
+        yield Model("model.name", name, job.model.get("revision"), advice, own_code=own_code)
 
 
 def _there(wanted: Model, stage: Stage) -> Iterator[Model]:
@@ -122,9 +115,13 @@ def settle_revisions(job: DictConfig, choices: dict[str, str], overrides: Iterab
         if group not in ("model", "reward", "data") or not isinstance(node, DictConfig):
             continue
         default = groups.read(group, option)
-        for name_key, key in _pins(group, node):
-            name, pin, full_key = node[name_key], node[key], f"{package or group}.{key}"
-            if pin is None or full_key in given:
+        if group == "data":
+            pins = {str(key): f"{str(key).removesuffix('_name')}_revision" for key in node if str(key).endswith("_name")}
+        else:
+            pins = {"name" if group == "model" else "folder" if node.get("folder") else "base": "revision"}
+        for name_key, key in pins.items():
+            name, pin, full_key = node.get(name_key), node.get(key), f"{package or group}.{key}"
+            if pin is None or not isinstance(name, str) or full_key in given:
                 continue
             if name != default.get(name_key) and pin == default.get(key):
                 node[key] = None
@@ -133,15 +130,6 @@ def settle_revisions(job: DictConfig, choices: dict[str, str], overrides: Iterab
             main = files.snapshot(name, kind, None) if constants.HF_HUB_OFFLINE else None
             if main and not files.snapshot(name, kind, pin):
                 node[key] = main.name
-                _print_once(
+                print_once(
                     f"{full_key}={pin}: not in the cache, and HF_HUB_OFFLINE forbids to fetch it; {main.name} of {name} is used"
                 )
-
-
-def _pins(group: str, node: DictConfig) -> list[tuple[str, str]]:
-    """(the key of a name, the key of its revision) of a component."""
-    if group == "data":
-        found = [(str(key), f"{str(key).removesuffix('_name')}_revision") for key in node if str(key).endswith("_name")]
-    else:
-        found = [("name" if group == "model" else "folder" if node.get("folder") else "base", "revision")]
-    return [(name, key) for name, key in found if key in node and isinstance(node.get(name), str)]

@@ -7,7 +7,6 @@ past its launcher, and how it ended. A launcher only knows an exit code, and the
 import json
 import os
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +32,11 @@ def leave() -> None:
 
 
 def write_status(folder: Path, rank: int, **more: Any) -> None:
-    """Write that this process runs, and whatever else is known of it."""
+    """Write that this process runs, and how it ended: `ended` (time), `error`, `code`."""
     path = folder / f".rank{rank}.json"
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), **more}), encoding="utf-8")
     temporary.replace(path)
-
-
-def write_end(folder: Path, rank: int, error: str | None, code: int) -> None:
-    """Write that this process came to an end of its own: its error, if there is one, and its exit code."""
-    write_status(folder, rank, ended=time.time(), error=error, code=code)
 
 
 def read_statuses(folder: Path) -> dict[int, dict[str, Any]]:

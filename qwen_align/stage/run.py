@@ -34,8 +34,6 @@ class StageFailed(Exception):
 
 @dataclass
 class _Running:
-    """A stage whose processes run."""
-
     stage: Stage
     child: Child
     began: float  # as if earlier launches had ended just before this one
@@ -69,7 +67,6 @@ def prepare(stage: Stage, afresh: bool, command: str = "") -> None:
 
 
 def _failure(stage: Stage, label: str, code: int) -> StageFailed:
-    """What to say of a stage that ended with this exit code."""
     manifest = run_folder.read_json(stage.folder / "run.json")
     log = short_path(stage.folder / "log.txt")
     if code == USER_ERROR:
@@ -86,16 +83,8 @@ def _failure(stage: Stage, label: str, code: int) -> StageFailed:
     return StageFailed(f"{label} failed: {manifest.get('error', f'exit code {code}')}; the whole story is in {log}", 1)
 
 
-def _no_room(stage: Stage, label: str, error: OSError) -> StageFailed:
-    """A full disk, or a folder that can no longer be written."""
-    saved = run_folder.checkpoints(stage.folder)
-    kept = f"{saved[-1].name} stays" if saved else "nothing of this stage is saved yet"
-    why = f"{error.strerror or error} ({error.filename or short_path(stage.folder)})"
-    return StageFailed(f"{label} stopped: {why}; {kept}, finished stages too", 1)
-
-
 class _Schedule:
-    """Which stages wait, run and have ended; `ended` says how, by fingerprint, and `failures` why."""
+    """Which stages wait, run and have ended: how, by fingerprint, and why."""
 
     def __init__(self, stages: Sequence[Stage], afresh: Stage | None, workers: int, command: str) -> None:
         self.waiting, self.labels = list(stages), summary.labels(stages)
@@ -109,11 +98,7 @@ class _Schedule:
         self.bar = tqdm(total=missing, unit="stage", disable=workers == 1 or not missing)
 
     def run(self) -> None:
-        """Run all that can run.
-
-        Raises:
-            KeyboardInterrupt: a signal came while no stage ran.
-        """
+        """Run all that can run; KeyboardInterrupt if a signal came while no stage ran."""
         with self.signals, self.bar:
             while self.waiting or self.running:
                 for stage in self._ready():
@@ -128,7 +113,6 @@ class _Schedule:
             raise KeyboardInterrupt
 
     def _ready(self) -> list[Stage]:
-        """The stages that can begin now, as many as there are workers free."""
         open_ = {*self.waiting, *(running.stage for running in self.running.values())}
         ready = [stage for stage in self.waiting if not open_.intersection(stage.parents.all())]
         return ready[: self.workers - len(self.running)]
@@ -142,8 +126,11 @@ class _Schedule:
             self.failures.append(failure)
         except ConfigError as error:
             self.failures.append(StageFailed(str(error), USER_ERROR))
-        except OSError as error:
-            self.failures.append(_no_room(stage, self.labels[stage], error))
+        except OSError as error:  # a full disk, or a folder that can no longer be written
+            saved = run_folder.checkpoints(stage.folder)
+            kept = f"{saved[-1].name} stays" if saved else "nothing of this stage is saved yet"
+            why = f"{error.strerror or error} ({error.filename or short_path(stage.folder)})"
+            self.failures.append(StageFailed(f"{self.labels[stage]} stopped: {why}; {kept}, finished stages too", 1))
         else:
             return
         self.ended[stage.fingerprint] = stage.state
@@ -182,7 +169,6 @@ class _Schedule:
         return child, began - before
 
     def _end(self, running: _Running) -> None:
-        """Take in how a stage ended."""
         stage, child = running.stage, running.child
         self.selector.unregister(child)
         code, seconds = child.wait(), time.time() - running.began
@@ -204,12 +190,7 @@ class _Schedule:
 
 
 def execute(stages: list[Stage], force: bool, overrides: list[str], workers: int = 1) -> None:
-    """Run what is missing, then say in a table how it went.
-
-    Args:
-        stages: the plan; with `force` its last one runs again even if it is finished.
-        overrides: the command line, for run.json.
-        workers: stages that run at once.
+    """Run what is missing, `workers` stages at once, and print a table of how it went; `force` runs the last one again.
 
     Raises:
         ConfigError: something that a stage loads is missing, or the disk is too small.

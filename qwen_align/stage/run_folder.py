@@ -47,13 +47,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all; a dataclass in it becomes an object of its fields."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=_fields) + "\n")
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        raise TypeError(f"{type(value).__name__} is no JSON")
-    return dataclasses.asdict(value)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=dataclasses.asdict) + "\n")
 
 
 def write_jsonl(path: Path, lines: Iterable[Any]) -> None:
@@ -68,9 +62,7 @@ def read_json(path: Path) -> Any:
 
 def read_jsonl(path: Path) -> list[Any]:
     """The complete lines of a JSONL file; a line torn by a kill is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
     return [json.loads(line) for line in lines[:-1] if line]
 
 
@@ -113,8 +105,8 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether it is JSON to its end: trainers write into the file itself, so a kill can leave the beginning."""
+def _is_whole_json(path: Path) -> bool:
+    """Trainers write into the file itself, so a kill can leave the beginning."""
     try:
         return bool(read_json(path))
     except (OSError, ValueError):
@@ -134,18 +126,14 @@ def checkpoints(folder: Path) -> list[Path]:
         for path in (folder / "checkpoints").glob("checkpoint-*")
         if (path / "scheduler.pt").is_file()
         and all(zipfile.is_zipfile(path / name) for name in random)  # a zip's directory is its end
-        and _is_whole(path / "trainer_state.json")
+        and _is_whole_json(path / "trainer_state.json")
         and ((path / "optimizer.pt").is_file() or (path / "latest").is_file())
     ]
     return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
 
 
 def lock(folder: Path, wait: bool = True) -> int | None:
-    """The descriptor of a folder's lock, which a child may inherit; None where another process holds it and `wait` is false.
-
-    Raises:
-        ConfigError: the folder cannot be written.
-    """
+    """The descriptor of a folder's lock, which a child may inherit; None where another process holds it and `wait` is false."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
@@ -155,12 +143,11 @@ def lock(folder: Path, wait: bool = True) -> int | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    except BlockingIOError:
+    except BaseException as error:
         os.close(descriptor)
+        if not isinstance(error, BlockingIOError):
+            raise
         return None
-    except BaseException:
-        os.close(descriptor)
-        raise
     return descriptor
 
 
@@ -184,14 +171,17 @@ def locked(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def installed_version(package: str) -> str | None:
+    """None where this Python has no such package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def provenance() -> dict[str, Any]:
     """Package versions and the state of the git checkout that the code runs from, if there is one."""
-    versions = {}
-    for name in _VERSIONED:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
+    versions = {name: installed_version(name) or "not installed" for name in _VERSIONED}
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return {"versions": versions, "git": git.stdout.strip() or None}

@@ -19,19 +19,18 @@ def labels(stages: Sequence[Stage]) -> dict[Stage, str]:
 
 def print_plan(stages: list[Stage]) -> None:
     """The stages in order, what each will do, and where; of a table its rows."""
-    print(_rows(stages[-1]) if stages[-1].config["method"].get("rows") else _stages(stages))
+    if stages[-1].config["method"].get("rows"):
+        print(_rows(stages[-1]))
+    else:
+        rows = [("stage", "will", "starts from", "run folder")]
+        for stage, label in labels(stages).items():
+            done = {"finished": "be reused", "missing": "run", "planned": "run"}.get(stage.state, "resume")
+            init, compared = stage.parents.init, len(stage.parents.policies)
+            start = init.method if init else f"{compared} policies" if compared else stage.config["init"]
+            rows.append((label, done, start, short_path(stage.folder)))
+        print(table(rows))
     if lines := forecast_lines([stage for stage in stages if stage.state != "finished"]):
         print("\n" + "\n".join(lines))
-
-
-def _stages(stages: Sequence[Stage]) -> str:
-    rows = [("stage", "will", "starts from", "run folder")]
-    for stage, label in labels(stages).items():
-        done = {"finished": "be reused", "missing": "run", "planned": "run"}.get(stage.state, "resume")
-        init, compared = stage.parents.init, len(stage.parents.policies)
-        start = init.method if init else f"{compared} policies" if compared else stage.config["init"]
-        rows.append((label, done, start, short_path(stage.folder)))
-    return table(rows)
 
 
 def _rows(comparison: Stage) -> str:
@@ -70,16 +69,12 @@ def forecast_lines(stages: Sequence[Stage]) -> list[str]:
     each = " each" if len(lines) < sum(map(len, lines.values())) else ""
     rows: list[tuple[str, ...]] = [("stage", "updates", "epochs", "an update", "tokens", "memory", "disk", f"time{each}")]
     rows += [(", ".join(_counted(same)), *figures) for figures, same in lines.items()]
-    times = [
-        f"time {rate}{': ' + ', '.join(dict.fromkeys(labels)) if len(rates) > 1 else ''}"
-        for rate, labels in rates.items()
-        if rate
-    ]
+    of = {rate: f": {', '.join(dict.fromkeys(labels))}" if len(rates) > 1 else "" for rate, labels in rates.items()}
+    times = [f"time {rate}{of[rate]}" for rate in rates if rate]
     return [table(rows), *times, *dict.fromkeys(notes)] if len(rows) > 1 else []
 
 
 def _figures(found: forecast.Forecast) -> tuple[str, ...]:
-    """A forecast as the cells of a table."""
     known = lambda value, form: "" if value is None else format(value, form)  # noqa: E731
     hours = (found.seconds or 0.0) / 3600
     return (
@@ -123,12 +118,8 @@ def next_command(last: Stage, overrides: Sequence[str]) -> str:
             kept.append(f"stages.{last.method}.{text.removeprefix('method.')}")
         elif group not in dropped:
             kept.append(text)
-    places = {"folder": short_path(last.folder), "best": short_path(_best(last).folder)}
+    policy = run_folder.read_json(last.folder / "metrics.json").get("headline", {}).get("policy")
+    best = last.parents.policies.get(policy) or last.parents.init or last
+    places = {"folder": short_path(last.folder), "best": short_path(best.folder)}
     following = [text.format_map(places) for text in last.config["method"].get("next") or []]
     return shlex.join(["python", "-m", "qwen_align", *kept, *following])
-
-
-def _best(last: Stage) -> Stage:
-    """The policy that a stage measured as the best, else the one that it is about."""
-    policy = run_folder.read_json(last.folder / "metrics.json").get("headline", {}).get("policy")
-    return last.parents.policies.get(policy) or last.parents.init or last

@@ -1,7 +1,14 @@
-"""What the terminal and the reports print alike: aligned tables, paths, durations."""
+"""Text of the terminal and of the reports: aligned tables, paths, durations."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+
+
+@cache
+def print_once(line: str) -> None:
+    """Several stages or jobs of one command would repeat it."""
+    print(line, flush=True)
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -1,9 +1,7 @@
-"""The spine of a stage: read the resolved config, build the data, call the method, write its metrics.
+"""A stage: read the resolved config, build the data, call the method, write its metrics.
 
-    python -m qwen_align.stage.worker RUN_FOLDER
-
-The parent starts this, once, or through a launcher as many times as there are processes; it never composes. A worker whose
-parent dies gets SIGTERM.
+The parent starts `python -m qwen_align.stage.worker RUN_FOLDER`, once, or through a launcher as many times as there are
+processes. A worker whose parent dies gets SIGTERM.
 """
 
 import ctypes
@@ -27,17 +25,14 @@ from qwen_align.stage import interrupt, ranks, run_folder
 from qwen_align.stage.launch import INTERRUPTED, USER_ERROR
 from qwen_align.tracking import Tracking
 
-_PR_SET_PDEATHSIG = 1
-
 
 def _end_with_parent() -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
 
 
 def _end_with_stdin() -> None:
-    """A launcher stands between this process and the parent, which holds the other end of stdin."""
-
+    # A launcher stands between this process and the parent, which holds the other end of stdin.
     def wait() -> None:
         while os.read(0, 1):
             pass
@@ -63,25 +58,23 @@ class _Output(io.FileIO):
 
 
 def _outlive_parent(folder: Path) -> None:
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        getattr(sys, name).flush()
-        stream = io.TextIOWrapper(_Output(descriptor, folder), encoding="utf-8", errors="replace", write_through=True)
-        setattr(sys, name, stream)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(_Output(descriptor, folder), encoding="utf-8", errors="replace", write_through=True)
+        for descriptor in (1, 2)
+    )
 
 
 def _own_log(folder: Path, rank: int) -> None:
-    """Send this rank's output, that of C libraries too, to a log of its own."""
+    """The output of C libraries too."""
     with (folder / f"log-rank{rank}.txt").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
 
 
 def work(folder: Path) -> dict[str, Any]:
-    """Do what config.yaml says; returns what metrics.json holds.
-
-    Raises:
-        RuntimeError: another number of processes runs than was asked for.
-    """
+    """Do what config.yaml says; returns what metrics.json holds."""
     import torch
     from transformers import set_seed
     from transformers.utils import logging
@@ -116,7 +109,7 @@ def work(folder: Path) -> dict[str, Any]:
 def _end(folder: Path, rank: int | None, state: str, error: str | None, code: int) -> int:
     run_folder.update(folder, state=state, error=error)
     if rank is not None:
-        ranks.write_end(folder, rank, error, code)
+        ranks.write_status(folder, rank, ended=time.time(), error=error, code=code)
     return code
 
 

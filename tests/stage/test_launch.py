@@ -14,6 +14,7 @@ from qwen_align.config import groups
 from qwen_align.errors import ConfigError
 from qwen_align.hardware import Hardware
 from qwen_align.stage import launch, run_folder
+from qwen_align.stage.text import print_once
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_modules_beside_a_users_configuration_are_found_by_the_children(tmp_path
 def test_an_idle_gpu_is_mentioned_once(tmp_path, two_of_four_gpus, monkeypatch, capsys):
     monkeypatch.setattr(hardware, "torch_build", lambda: ("2.13.0+cpu", None))
     monkeypatch.setattr(launch, "command", lambda hardware, folder: [sys.executable, "-c", ""])
-    launch._print_once.cache_clear()
+    print_once.cache_clear()
     for _ in range(2):
         with (tmp_path / ".lock").open("w") as lock:
             launch.Child(tmp_path, Hardware(device="auto"), lock.fileno()).wait()

@@ -129,14 +129,14 @@ def test_the_objective_is_a_number_by_its_dotted_path(tmp_path):
 
 
 def test_a_launcher_that_is_not_installed_names_its_extra(run_main, monkeypatch):
-    monkeypatch.setattr(multirun, "is_installed", lambda package: False)
+    monkeypatch.setattr(run_folder, "installed_version", lambda package: None)
     code, _, errors = run_main(*SFT, "hydra/launcher=joblib")
     wanted = "hydra-joblib-launcher is not installed; pip install 'qwen-align[joblib]' has it"
     assert (code, errors) == (2, f"error: hydra/launcher=joblib: {wanted}\n")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not multirun.is_installed("hydra-joblib-launcher"), reason="needs the extra qwen-align[joblib]")
+@pytest.mark.skipif(not run_folder.installed_version("hydra-joblib-launcher"), reason="needs the extra qwen-align[joblib]")
 def test_two_jobs_at_once_train_the_stage_that_both_need_once(tmp_path):
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     given = ["-m", *TINY, "method=sft,rloo", "seed=1", *launcher, f"runs_dir={tmp_path}"]

@@ -15,6 +15,7 @@ from qwen_align.data import load
 from qwen_align.errors import ConfigError
 from qwen_align.hub import files
 from qwen_align.stage import preflight, run, run_folder
+from qwen_align.stage.text import print_once
 
 STUDY = ("method=rloo", "reward=deberta", "hardware=cpu")
 PINNED = {group: groups.read(*group.split("/"))["revision"] for group in ("model/qwen2.5_0.5b", "reward/deberta")}
@@ -23,7 +24,7 @@ PINNED = {group: groups.read(*group.split("/"))["revision"] for group in ("model
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A cache that has all of the study; what was printed once in this process is printed again."""
-    preflight._print_once.cache_clear()
+    print_once.cache_clear()
     home = use_cache(monkeypatch, tmp_path / "home")
     return home, of_the_study(home)
 

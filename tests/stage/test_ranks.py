@@ -38,7 +38,7 @@ def test_nothing_began():
 
 def test_statuses_are_read_back_and_cleared(tmp_path):
     ranks.write_status(tmp_path, 0)
-    ranks.write_end(tmp_path, 1, "boom", 1)
+    ranks.write_status(tmp_path, 1, ended=1.0, error="boom", code=1)
     statuses = ranks.read_statuses(tmp_path)
     assert "ended" not in statuses[0]
     assert statuses[1]["error"] == "boom"
