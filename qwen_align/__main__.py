@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,7 @@ _COMPARED = ("method.policies", "method.rows")  # one on the command line takes 
 
 def _settings_of(job: DictConfig, method: str, own: DictConfig | None = None) -> DictConfig:
     """A method's settings with what the experiment says about that stage on top."""
-    merged = OmegaConf.merge(own or groups.read("method", method), job.stages.get(method) or {})
-    assert isinstance(merged, DictConfig)
-    return merged
+    return OmegaConf.merge(own or groups.read("method", method), job.stages.get(method) or {})  # type: ignore[return-value]
 
 
 def _complete(job: DictConfig, choices: dict[str, str], given: list[str]) -> Composed:
@@ -59,9 +58,8 @@ def _compose(given: list[str]) -> Composed:
     checked = [overrides.checked(text) for text in overrides.expanded(given)]
     _store_targets(checked)
     job = compose("config", checked, return_hydra_config=True)
-    runtime = job.hydra
     with open_dict(job):
-        del job["hydra"]
+        runtime = job.pop("hydra")
     return _complete(job, *_choices_and_overrides(runtime))
 
 
@@ -133,9 +131,7 @@ def _use_folders(folders: Iterable[str]) -> None:
 
 
 def _compose_and_run(given: list[str]) -> None:
-    if "--config-dir" in given or "-cd" in given:
-        at = next(i for i, text in enumerate(given) if text in ("--config-dir", "-cd"))
-        _use_folders(given[at + 1 : at + 2])
+    _use_folders(folder for flag, folder in pairwise(given) if flag in ("--config-dir", "-cd"))
     _use_folders(text.partition("=")[2] for text in given if text.startswith("--config-dir="))
     flags_with_value = "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c".split()
     if "--help" in given or "-h" in given:

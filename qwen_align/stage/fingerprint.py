@@ -4,7 +4,6 @@ Left out of it: how often something is logged or saved, where the run happens, h
 user's code lies.
 """
 
-import copy
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -73,9 +72,9 @@ def of(config: dict[str, Any], method: str, start: str, made: Mapping[str, str])
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    method = {k: copy.deepcopy(v) for k, v in config["method"].items() if k not in _NEUTRAL_METHOD}
+    method = {k: v for k, v in config["method"].items() if k not in _NEUTRAL_METHOD}
     keys = ("reward", "data", "seed") if trains_reward(method) else ("model", "data", "seed", "max_completion_length")
-    chosen = copy.deepcopy({k: config[k] for k in keys})
+    chosen = {k: config[k] for k in keys}
     if trains_reward(method):
         chosen["reward"] = {k: v for k, v in chosen["reward"].items() if k not in _NEUTRAL_REWARD}
     if method["kind"] == "sample":

@@ -103,7 +103,6 @@ def _training(stage: Stage, policy: Architecture) -> Training:
         trained = policy.layers * int(adapter["r"]) * (8 * hidden + (3 if policy.decoder else 2) * (hidden + inner))
     tokens = args.get("max_length") or config["reward"].get("max_length") or 1024
     prompt = min(settings.get("max_prompt_tokens") or _UNKNOWN_PROMPT, _prompt(config))
-    total = settings["prompts_per_step"] * args["num_generations"] if rolls else 0
     built = "max_position_embeddings" in config["model"]
     fixed = _prompt(config) + config["max_completion_length"] if built else 10**9
     return Training(
@@ -115,7 +114,7 @@ def _training(stage: Stage, policy: Architecture) -> Training:
         trained=trained,
         reference=bool(rolls and args.get("beta") and trained == policy.parameters),
         rewards=tuple(_encoders(settings.get("reward"))) if rolls else (),
-        rollout=total // hardware.processes,
+        rollout=settings["prompts_per_step"] * args["num_generations"] // hardware.processes if rolls else 0,
         half=hardware.on_gpu and hardware.precision != "fp32",
         process=_CUDA if hardware.on_gpu else _PROCESS,
         processes=hardware.processes,
@@ -140,13 +139,11 @@ def _sampling(stage: Stage, policy: Architecture) -> tuple[float, float]:
 def of(stage: Stage) -> Forecast | None:
     """The forecast of a stage; None where the size of its policy is not known."""
     policy = _architecture(stage)
-    if policy is None or stage.job.trains:
-        return _of_training(stage, policy) if policy else None
-    needed, spent = _sampling(stage, policy)
-    return Forecast(None, None, "", None, needed, 0.0, 0.0, spent, *_time(stage, spent))
-
-
-def _of_training(stage: Stage, policy: Architecture) -> Forecast:
+    if policy is None:
+        return None
+    if not stage.job.trains:
+        needed, spent = _sampling(stage, policy)
+        return Forecast(None, None, "", None, needed, 0.0, 0.0, spent, *_time(stage, spent))
     hardware, settings, plan = stage.job.hardware, stage.config["method"], _training(stage, policy)
     args, (count, size) = settings["args"], _rows(stage)
     held_out = settings.get("held_out") or 0  # pairs that a reward model is measured on
@@ -174,10 +171,9 @@ def _of_training(stage: Stage, policy: Architecture) -> Forecast:
             sampling, more = _sampling(stage, policy)
             needed, operations = max(needed, sampling), operations + more
     left = 4.0 * policy.parameters + (4.0 * plan.trained if plan.trained < policy.parameters else 0)
-    point = 12.0 * plan.trained  # weights and optimizer
     kept = stage.job.checkpoints.keep + 1  # the new one is whole before the old one goes
     saves = 1 if updates is None else updates // int(args["save_steps"] or 1)
-    disk = left + point * min(kept, max(saves, 1))
+    disk = left + 12.0 * plan.trained * min(kept, max(saves, 1))  # weights and optimizer
     what = "completions" if rolls else "demonstrations" if demonstrations else "pairs"
     times = _time(stage, operations)
     return Forecast(updates, epochs, f"{batch:,} {what}", tokens, needed, disk, left, operations, *times)
@@ -249,9 +245,8 @@ def shortage(stage: Stage, found: Forecast) -> list[str]:
 def check_disk(stages: list[Stage], folder: Path) -> float:
     """The bytes that these stages write and keep, at their most; ConfigError if there is less free."""
     most = left = 0.0
-    for found in (of(stage) for stage in stages if stage.state != "finished"):
-        if found:
-            most, left = max(most, left + found.disk), left + found.left
+    for found in filter(None, (of(stage) for stage in stages if stage.state != "finished")):
+        most, left = max(most, left + found.disk), left + found.left
     free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.is_dir())).free
     if most > free:
         raise ConfigError(

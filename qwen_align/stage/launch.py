@@ -82,7 +82,14 @@ class Child:
     """
 
     def __init__(self, folder: Path, hardware: Hardware, lock: int, shown: bool = True) -> None:
-        _same_as_before(folder, hardware)
+        before = run_folder.read_json(folder / "run.json")
+        was = (before.get("world_size", 1), before.get("zero_stage"))
+        if run_folder.checkpoints(folder) and was != (hardware.processes, hardware.zero_stage):
+            zero = f" with ZeRO-{was[1]}" if was[1] else ""
+            raise ConfigError(
+                f"hardware.processes={hardware.processes}, hardware.deepspeed={hardware.deepspeed}: this run was interrupted "
+                f"with {was[0]} process(es){zero} and its checkpoints resume only so; expected the same hardware, or force=true"
+            )
         ranks.clear_statuses(folder)
         if reason := hardware.idle_gpu:
             print_once(f"this runs on the CPU: {reason}")
@@ -190,15 +197,3 @@ def _first_error(folder: Path, processes: int, code: int) -> int:
         error = error if code == USER_ERROR else f"rank {rank} of {processes}: {error}"
     run_folder.update(folder, state="failed", error=error)
     return code
-
-
-def _same_as_before(folder: Path, hardware: Hardware) -> None:
-    """Raise unless the checkpoints to go on from were written by as many processes, split in the same way."""
-    before = run_folder.read_json(folder / "run.json")
-    was = (before.get("world_size", 1), before.get("zero_stage"))
-    if run_folder.checkpoints(folder) and was != (hardware.processes, hardware.zero_stage):
-        zero = f" with ZeRO-{was[1]}" if was[1] else ""
-        raise ConfigError(
-            f"hardware.processes={hardware.processes}, hardware.deepspeed={hardware.deepspeed}: this run was interrupted with "
-            f"{was[0]} process(es){zero} and its checkpoints resume only so; expected the same hardware, or force=true"
-        )

@@ -1,9 +1,7 @@
 """How large a network is, from its config alone: parameters, what autograd keeps of a token, keys and values.
 
-Decoders of Qwen's and Llama's kind, and encoders of BERT's. What autograd keeps was counted on real layers (a test counts
-again): of a decoder's layer 40 bytes for each hidden unit, 16 for each inner one and 4 for each token of the row in fp32, and
-34, 8 and 2 under bf16 autocast; of DeBERTa's layer, whose attention looks at pairs of tokens three times, 172 or 142 bytes for
-each hidden unit at 512 tokens; of other encoders' 64. Left out: experts, convolutions, decoders that are not gated.
+Decoders of Qwen's and Llama's kind, and encoders of BERT's. What autograd keeps was counted on real layers, in fp32 and under
+bf16 autocast, DeBERTa's at 512 tokens (a test counts again). Left out: experts, convolutions, decoders that are not gated.
 """
 
 import json

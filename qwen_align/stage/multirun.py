@@ -6,6 +6,7 @@ finished. The table over all jobs is report/sweep.py.
 """
 
 import hashlib
+import re
 import shlex
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,13 +20,6 @@ from qwen_align.stage.launch import INTERRUPTED
 from qwen_align.stage.run import StageFailed
 
 DEFAULT_OBJECTIVE = "headline.mean"
-_PLUGINS = {  # what Hydra needs beside itself
-    "hydra/launcher=joblib": ("joblib", "hydra-joblib-launcher"),
-    "hydra/launcher=submitit_local": ("submitit", "hydra-submitit-launcher"),
-    "hydra/launcher=submitit_slurm": ("submitit", "hydra-submitit-launcher"),
-    "hydra/launcher=ray": ("ray", "hydra-ray-launcher"),
-    "hydra/sweeper=optuna": ("optuna", "hydra-optuna-sweeper"),
-}
 
 
 @dataclass
@@ -54,9 +48,10 @@ def is_multirun(overrides: Sequence[str]) -> bool:
 def check_plugins(overrides: Sequence[str]) -> None:
     """Raise ConfigError for a launcher or sweeper whose package is missing; Hydra would list files."""
     for text in overrides:
-        extra, package = _PLUGINS.get(text, ("", ""))
-        if package and not run_folder.installed_version(package):
-            raise ConfigError(f"{text}: {package} is not installed; pip install 'qwen-align[{extra}]' has it")
+        if found := re.match(r"hydra/(?:(launcher)=(joblib|submitit|ray)|(sweeper)=(optuna))", text):
+            kind, extra = filter(None, found.groups())
+            if not run_folder.installed_version(f"hydra-{extra}-{kind}"):
+                raise ConfigError(f"{text}: hydra-{extra}-{kind} is not installed; pip install 'qwen-align[{extra}]' has it")
 
 
 def name_of(overrides: Sequence[str]) -> str:

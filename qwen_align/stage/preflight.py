@@ -36,17 +36,13 @@ def require(stages: Sequence[Stage]) -> None:
 def _models(stage: Stage) -> Iterator[Model]:
     """Its reward models, and the policy that it starts from or those that it measures."""
     job = stage.job
-    if stage.trains_reward:
-        for node in reward.nodes(stage.rewards).values():
-            if isinstance(base := node.get("base"), str):
-                advice = "reward.base=FOLDER takes a local folder"
-                yield Model("reward.base", model.packaged(base), node.get("revision"), advice)
-        return
+    key = "reward.base" if stage.trains_reward else "reward.folder"
     for node in reward.nodes(stage.rewards).values():
-        if isinstance(folder := node.get("folder"), str):
-            advice = "reward.folder=FOLDER takes a local folder"
-            yield from _there(Model("reward.folder", folder, node.get("revision"), advice), stage)
-    if not loads_a_policy(job):
+        if isinstance(name := node.get(key.removeprefix("reward.")), str):
+            base = model.packaged(name) if stage.trains_reward else name
+            wanted = Model(key, base, node.get("revision"), f"{key}=FOLDER takes a local folder")
+            yield from [wanted] if stage.trains_reward else _there(wanted, stage)
+    if stage.trains_reward or not loads_a_policy(job):
         return
     if compared := job.method.get("policies"):
         for name, folder in compared.items():
@@ -103,10 +99,9 @@ def sources(stage: Stage) -> Iterator[Source]:
 
 
 def settle_revisions(job: DictConfig, choices: dict[str, str], overrides: Iterable[str]) -> None:
-    """Make each `revision` of a composed job one that its name has, before anything is planned.
+    """Make each `revision` of a composed job one that its name has; what the command line names stays.
 
-    A YAML's pin belongs to the name in that YAML, and falls away beside another name. Offline, a pinned commit that the cache
-    lacks becomes the one that the cache calls main, with a line that says so; one that the command line names stays.
+    A YAML's pin falls away beside another name. Offline, a commit that the cache lacks becomes the one that it calls main.
     """
     given = {text.lstrip("+").partition("=")[0] for text in overrides}
     for choice, option in choices.items():

@@ -1,7 +1,7 @@
 """The stages of a plan: reuse what is finished, launch the rest, several at once where `workers` allows.
 
-A stage runs when its parents are finished. One that fails ends no other but those that need it; Ctrl-C or SIGTERM asks all that
-run to save and stop. Side by side, a stage's output is in its log.txt alone, and the terminal shows a line for each.
+One that fails ends no other but those that need it; Ctrl-C or SIGTERM asks all that run to save and stop. Side by side, a
+stage's output is in its log.txt alone, and the terminal shows a line for each.
 """
 
 import os
@@ -48,6 +48,8 @@ def prepare(stage: Stage, afresh: bool, command: str = "") -> None:
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     run_folder.write_text(stage.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(stage.config)))
     parents, expected = stage.parents, forecast.of(stage)
+    both = {"rewards": parents.rewards, "policies": parents.policies}
+    named = {kind: {name: str(parent.folder) for name, parent in of_kind.items()} for kind, of_kind in both.items()}
     run_folder.update(
         stage.folder,
         format=run_folder.FORMAT,
@@ -57,11 +59,7 @@ def prepare(stage: Stage, afresh: bool, command: str = "") -> None:
         fingerprint=stage.fingerprint,
         command=command,
         operations=expected.operations if expected else None,
-        parents={
-            "init": str(parents.init.folder) if parents.init else None,
-            "rewards": {name: str(parent.folder) for name, parent in parents.rewards.items()},
-            "policies": {name: str(parent.folder) for name, parent in parents.policies.items()},
-        },
+        parents={"init": str(parents.init.folder) if parents.init else None} | named,
         **run_folder.provenance(),
     )
 
@@ -80,7 +78,7 @@ def _failure(stage: Stage, label: str, code: int) -> StageFailed:
     if code < 0:
         run_folder.update(stage.folder, state="interrupted", error=f"ended by signal {-code}")
         return StageFailed(f"{label} was ended by signal {-code}; the same command {again}", 1)
-    return StageFailed(f"{label} failed: {manifest.get('error', f'exit code {code}')}; the whole story is in {log}", 1)
+    return StageFailed(f"{label} failed: {manifest.get('error', f'exit code {code}')}; see {log}", 1)
 
 
 class _Schedule:
@@ -101,7 +99,9 @@ class _Schedule:
         """Run all that can run; KeyboardInterrupt if a signal came while no stage ran."""
         with self.signals, self.bar:
             while self.waiting or self.running:
-                for stage in self._ready():
+                open_ = {*self.waiting, *(running.stage for running in self.running.values())}
+                ready = [stage for stage in self.waiting if not open_.intersection(stage.parents.all())]
+                for stage in ready[: self.workers - len(self.running)]:
                     with self._failures_of(stage):
                         self._start(stage)
                 for key, _ in self.selector.select(timeout=1.0 if self.locked_out else None) if self.running else ():
@@ -111,11 +111,6 @@ class _Schedule:
                     self.waiting.clear()
         if self.signals.asked and not self.failures:
             raise KeyboardInterrupt
-
-    def _ready(self) -> list[Stage]:
-        open_ = {*self.waiting, *(running.stage for running in self.running.values())}
-        ready = [stage for stage in self.waiting if not open_.intersection(stage.parents.all())]
-        return ready[: self.workers - len(self.running)]
 
     @contextmanager
     def _failures_of(self, stage: Stage) -> Iterator[None]:
@@ -153,20 +148,15 @@ class _Schedule:
             if stage.state == "finished" and stage is not self.afresh:
                 self.ended[stage.fingerprint] = "reused"
             else:
-                child, began = self._launch(stage, lock)
-                self.running[child.fileno()] = _Running(stage, child, began, held.pop_all())
-
-    def _launch(self, stage: Stage, lock: int) -> tuple[Child, float]:
-        afresh = stage is self.afresh
-        before = 0.0 if afresh else run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
-        began = time.time()
-        prepare(stage, afresh, self.command)
-        if self.workers == 1:
-            print(f"== {stage.method} -> {short_path(stage.folder)}", flush=True)
-        child = Child(stage.folder, stage.job.hardware, lock, shown=self.workers == 1)
-        self.signals.children.append(child)
-        self.selector.register(child, selectors.EVENT_READ)
-        return child, began - before
+                afresh, began = stage is self.afresh, time.time()
+                before = 0.0 if afresh else run_folder.read_json(stage.folder / "run.json").get("seconds", 0.0)
+                prepare(stage, afresh, self.command)
+                if self.workers == 1:
+                    print(f"== {stage.method} -> {short_path(stage.folder)}", flush=True)
+                child = Child(stage.folder, stage.job.hardware, lock, shown=self.workers == 1)
+                self.signals.children.append(child)
+                self.selector.register(child, selectors.EVENT_READ)
+                self.running[child.fileno()] = _Running(stage, child, began - before, held.pop_all())
 
     def _end(self, running: _Running) -> None:
         stage, child = running.stage, running.child
@@ -178,8 +168,7 @@ class _Schedule:
             if code:
                 raise _failure(stage, self.labels[stage], code)
             if manifest["state"] != "finished":
-                log = short_path(stage.folder / "log.txt")
-                raise ConfigError(f"{self.labels[stage]} ended without a result; see {log}")
+                raise ConfigError(f"{self.labels[stage]} ended without a result; see {short_path(stage.folder / 'log.txt')}")
             self.ended[stage.fingerprint] = "finished"
             self.bar.update()
             if not stage.config["checkpoints"]["after"]:

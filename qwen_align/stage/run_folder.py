@@ -160,8 +160,7 @@ def print_owner(folder: Path) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[int]:
     """Hold a folder's lock, waiting for another owner; gives its descriptor."""
-    descriptor = lock(folder, wait=False)
-    if descriptor is None:
+    if (descriptor := lock(folder, wait=False)) is None:
         print_owner(folder)
         descriptor = lock(folder)
     assert descriptor is not None

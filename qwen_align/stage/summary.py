@@ -12,8 +12,7 @@ from qwen_align.stage.text import duration, short_path, table
 def labels(stages: Sequence[Stage]) -> dict[Stage, str]:
     """What each stage of a plan is called: its label, and where several have the same one the policy that it makes."""
     counted = Counter(stage.label for stage in stages)
-    policies = {stage: name for name, stage in stages[-1].parents.policies.items()}
-    named = {stage: name for stage, name in policies.items() if counted[stage.label] > 1}
+    named = {stage: name for name, stage in stages[-1].parents.policies.items() if counted[stage.label] > 1}
     return {stage: f"{stage.label} of {named[stage]}" if stage in named else stage.label for stage in stages}
 
 
@@ -44,15 +43,15 @@ def _rows(comparison: Stage) -> str:
         missing = [stage for stage in dict.fromkeys(needed) if stage not in counted]
         counted.update(missing)
         seeds = ", ".join(map(str, row["seeds"]))
-        lines.append((name, seeds, shlex.join(row["overrides"]), ", ".join(_counted(missing)) or "nothing"))
+        lines.append((name, seeds, shlex.join(row["overrides"]), _counted(missing) or "nothing"))
     each = f"every row: {shlex.join(method['each'])}\n" if method["each"] else ""
     named = "".join(f"{name}: {shlex.join(overrides)}\n" for name, overrides in method["named"].items())
     return f"{method['title']}\n{named}{each}\n{table(lines)}"
 
 
-def _counted(stages: Sequence[Stage]) -> list[str]:
+def _counted(stages: Sequence[Stage]) -> str:
     counted = Counter(stage.label for stage in stages)
-    return [label if n == 1 else f"{n} x {label}" for label, n in counted.items()]
+    return ", ".join(label if n == 1 else f"{n} x {label}" for label, n in counted.items())
 
 
 def forecast_lines(stages: Sequence[Stage]) -> list[str]:
@@ -68,7 +67,7 @@ def forecast_lines(stages: Sequence[Stage]) -> list[str]:
         notes += forecast.shortage(stage, found)
     each = " each" if len(lines) < sum(map(len, lines.values())) else ""
     rows: list[tuple[str, ...]] = [("stage", "updates", "epochs", "an update", "tokens", "memory", "disk", f"time{each}")]
-    rows += [(", ".join(_counted(same)), *figures) for figures, same in lines.items()]
+    rows += [(_counted(same), *figures) for figures, same in lines.items()]
     of = {rate: f": {', '.join(dict.fromkeys(labels))}" if len(rates) > 1 else "" for rate, labels in rates.items()}
     times = [f"time {rate}{of[rate]}" for rate in rates if rate]
     return [table(rows), *times, *dict.fromkeys(notes)] if len(rows) > 1 else []

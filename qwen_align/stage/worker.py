@@ -57,15 +57,6 @@ class _Output(io.FileIO):
             return super().write(data)
 
 
-def _outlive_parent(folder: Path) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    sys.stdout, sys.stderr = (
-        io.TextIOWrapper(_Output(descriptor, folder), encoding="utf-8", errors="replace", write_through=True)
-        for descriptor in (1, 2)
-    )
-
-
 def _own_log(folder: Path, rank: int) -> None:
     """The output of C libraries too."""
     with (folder / f"log-rank{rank}.txt").open("ab") as log:
@@ -106,39 +97,38 @@ def work(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _end(folder: Path, rank: int | None, state: str, error: str | None, code: int) -> int:
-    run_folder.update(folder, state=state, error=error)
-    if rank is not None:
-        ranks.write_status(folder, rank, ended=time.time(), error=error, code=code)
-    return code
-
-
 def run_stage(folder: Path, rank: int | None = None) -> int:
     """Run one stage and record how it ended; the exit code tells the parent. `rank` is of a process that a launcher started."""
     processes = ranks.place()[1]
     run_folder.update(folder, state="running", pid=os.getpid(), started=round(time.time()), world_size=processes, error=None)
+    ended: dict[str, Any] = {"state": "failed", "error": None}
     try:
-        metrics = work(folder)
-        run_folder.write_json(folder / "metrics.json", metrics)
+        run_folder.write_json(folder / "metrics.json", work(folder))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # kilobytes on Linux
+        code, ended = 0, {"state": "finished", "error": None, "finished": round(time.time()), "peak_memory_mb": peak}
     except interrupt.Interrupted:
-        return _end(folder, rank, "interrupted", None, INTERRUPTED)
+        code, ended["state"] = INTERRUPTED, "interrupted"
     except ConfigError as error:
-        return _end(folder, rank, "failed", str(error), USER_ERROR)
+        code, ended["error"] = USER_ERROR, str(error)
     except Exception as error:
         traceback.print_exc()
         if interrupt.asked():  # to this rank another one that stopped at once is an error
-            return _end(folder, rank, "interrupted", None, INTERRUPTED)
-        first_line = str(error).splitlines()[0] if str(error) else ""
-        return _end(folder, rank, "failed", f"{type(error).__name__}: {first_line}", 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # kilobytes on Linux
-    run_folder.update(folder, finished=round(time.time()), peak_memory_mb=peak)
-    return _end(folder, rank, "finished", None, 0)
+            code, ended["state"] = INTERRUPTED, "interrupted"
+        else:
+            code, ended["error"] = 1, f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    run_folder.update(folder, **ended)
+    if rank is not None:
+        ranks.write_status(folder, rank, ended=time.time(), error=ended["error"], code=code)
+    return code
 
 
 def main() -> int:
     """A process of its own: listen to signals, end with the parent."""
     folder, launcher = Path(sys.argv[1]), os.environ.get("QWEN_ALIGN_LAUNCHER")
-    _outlive_parent(folder)
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(_Output(descriptor, folder), encoding="utf-8", errors="replace", write_through=True)
+        for descriptor in (1, 2)
+    )
     interrupt.install()
     _end_with_parent()
     warnings.filterwarnings("ignore", category=FutureWarning)

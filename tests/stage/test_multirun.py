@@ -51,7 +51,7 @@ def test_a_failed_job_is_listed_and_the_others_run(run_main, tmp_path):
     code, out, errors = run_main(*SFT, "seed=3,1,2")
     assert (code, seeds_run(tmp_path)) == (1, "3 1 2 ")
     assert "2 of 3 jobs that began are finished. The same command runs only what is missing." in out
-    assert errors.startswith("error: job 0 (seed=3): sft failed: the third seed is unlucky; the whole story is in runs/")
+    assert errors.startswith("error: job 0 (seed=3): sft failed: the third seed is unlucky; see runs/")
     assert len(errors.splitlines()) == 1
     assert [job["state"] for job in the_sweep(tmp_path)["jobs"]] == ["failed", "finished", "finished"]
 

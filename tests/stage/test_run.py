@@ -144,7 +144,7 @@ def test_one_at_a_time_the_output_is_on_the_terminal_too(stages_of, worker, capf
 @pytest.mark.parametrize("workers", [1, 2])
 def test_one_that_fails_ends_no_other_but_what_needs_it(stages_of, worker, capsys, workers):
     bad, good, compare = stages_of(*policies(9, 1))
-    with pytest.raises(StageFailed, match="sft of sft, seed 9 failed: boom; the whole story is in ") as caught:
+    with pytest.raises(StageFailed, match="sft of sft, seed 9 failed: boom; see ") as caught:
         run.execute([bad, good, compare], force=False, overrides=[], workers=workers)
     assert caught.value.code == 1
     assert (bad.state, good.state, compare.state) == ("failed", "finished", "missing")
