@@ -21,9 +21,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from qwen_align import run_folder
 from qwen_align.config import check, component, groups, overrides, usage
 from qwen_align.errors import ConfigError
-from qwen_align.stage import comparison, multirun, preflight, run, run_folder, summary
+from qwen_align.stage import comparison, multirun, preflight, run, summary
 from qwen_align.stage.launch import INTERRUPTED, USER_ERROR
 from qwen_align.stage.plan import Composed, Stage
 from qwen_align.stage.text import short_path

@@ -24,7 +24,8 @@ from conftest import planned
 from processes import Program, finish, gone, logged, once, same_weights, start
 from tiny import TINY, TINY_MODEL, under
 
-from qwen_align.stage import ranks, run_folder
+from qwen_align import run_folder
+from qwen_align.stage import ranks
 from qwen_align.stage.text import table
 
 _SHORT = ("hardware.threads=1", "evaluation.problems=2", "evaluation.samples=1")

@@ -11,7 +11,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from qwen_align.stage import run_folder, worker
+from qwen_align import run_folder
+from qwen_align.stage import worker
 
 Program = subprocess.Popen[str]
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qwen_align.stage import run_folder
+from qwen_align import run_folder
 from qwen_align.stage.plan import Parents, Stage
 
 CHOICES = {"data": "countdown", "model": "countdown_tiny", "adapter": "none", "reward": "countdown"}

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny import TINY
 
-from qwen_align import hardware
+from qwen_align import hardware, run_folder
 from qwen_align.device import on_gpu, precision
 from qwen_align.errors import ConfigError
-from qwen_align.stage import run, run_folder, worker
+from qwen_align.stage import run, worker
 
 
 @pytest.fixture

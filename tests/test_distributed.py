@@ -16,11 +16,11 @@ from processes import finish, gone, logged, once, same_weights, start, weights
 from tiny import TINY, under
 from trained import finished
 
-from qwen_align import model
+from qwen_align import model, run_folder
 from qwen_align.config import groups
 from qwen_align.reward import model as reward_model
 from qwen_align.reward.network import fresh
-from qwen_align.stage import launch, ranks, run, run_folder
+from qwen_align.stage import launch, ranks, run
 from qwen_align.stage.plan import Stage
 
 pytestmark = pytest.mark.slow

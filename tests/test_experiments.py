@@ -8,8 +8,8 @@ from conftest import planned
 from tiny import TINY_MODEL, under
 from trained import finished
 
+from qwen_align import run_folder
 from qwen_align.config import rules
-from qwen_align.stage import run_folder
 
 STAGES = {
     "study_countdown": ["sft", "rloo (countdown)", "compare"],

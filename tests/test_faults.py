@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from tiny import TINY
 from trl import RLOOTrainer, SFTTrainer
 
-from qwen_align.stage import forecast, run, run_folder, worker
+from qwen_align import run_folder
+from qwen_align.stage import forecast, run, worker
 from qwen_align.stage.plan import Stage
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ from hydra.core.global_hydra import GlobalHydra
 from tiny import TINY
 
 from qwen_align import __main__ as program
+from qwen_align import run_folder
 from qwen_align.config import groups
-from qwen_align.stage import run_folder
 
 pytestmark = pytest.mark.slow
 

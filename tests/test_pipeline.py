@@ -16,9 +16,9 @@ from tokenizers import Tokenizer, models, trainers
 from trained import finished
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
+from qwen_align import run_folder
 from qwen_align.method import on_policy
 from qwen_align.reward.model import RewardModel
-from qwen_align.stage import run_folder
 from qwen_align.stage.plan import Stage
 
 pytestmark = pytest.mark.slow

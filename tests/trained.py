@@ -6,7 +6,8 @@ from typing import Any
 
 from tiny import TINY_MODEL
 
-from qwen_align.stage import run, run_folder, worker
+from qwen_align import run_folder
+from qwen_align.stage import run, worker
 from qwen_align.stage.plan import Stage
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from qwen_align.stage import run_folder
+from qwen_align import run_folder
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from qwen_align import bench
+from qwen_align import bench, run_folder
 from qwen_align.config import component, groups
 from qwen_align.errors import ConfigError, nearest
-from qwen_align.stage import run_folder
 
 
 def settings_of(overrides: Sequence[str]) -> tuple[str, dict[str, Any], Path]:

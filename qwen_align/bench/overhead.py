@@ -21,10 +21,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from qwen_align import run_folder
 from qwen_align.bench import Row
 from qwen_align.config import groups
 from qwen_align.data import load
-from qwen_align.stage import run_folder
 
 STEPS = {"sft": 100, "rloo": 20}
 _VIEWS = {"sft": "demonstrations", "rloo": "prompts"}

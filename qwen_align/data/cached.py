@@ -23,8 +23,7 @@ from typing import Any
 
 from datasets import Dataset, Features, config
 
-from qwen_align import byte_pair, chat
-from qwen_align.stage import run_folder
+from qwen_align import byte_pair, chat, run_folder
 
 _SMALL = 4000  # rows that take less than a process to be started
 _PR_SET_PDEATHSIG = 1

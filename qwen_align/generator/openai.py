@@ -23,9 +23,9 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from qwen_align import interrupt
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Answers, Completion, Conversation, Sampling
-from qwen_align.stage import interrupt
 
 if TYPE_CHECKING:
     import httpx2

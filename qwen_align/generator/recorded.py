@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from qwen_align import run_folder
 from qwen_align.data.conversation import BadRow
 from qwen_align.data.files import cell
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
-from qwen_align.stage import run_folder
 from qwen_align.verifier import Verdict, Verifier
 
 SCORES = {Verdict.CORRECT: 1.0, Verdict.WELLFORMED_WRONG: 0.1, Verdict.MALFORMED: 0.0}

@@ -21,13 +21,13 @@ from transformers import (
     TrainingArguments,
 )
 
+from qwen_align import interrupt, run_folder
 from qwen_align.config.job import Job
 from qwen_align.data import Data
 from qwen_align.generator import Sampling, sample
 from qwen_align.generator.transformers import Transformers
 from qwen_align.method import audit, faults
 from qwen_align.method.health import Line, Rule
-from qwen_align.stage import interrupt, run_folder
 from qwen_align.verifier import Verdict
 
 PAUSE = 50  # steps for which a kind of warning is not repeated

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 
-from qwen_align import model
+from qwen_align import model, run_folder
 from qwen_align.config.job import Job
 from qwen_align.data import Data
 from qwen_align.errors import ConfigError
@@ -21,7 +21,6 @@ from qwen_align.method.evaluate import Measured, Metrics
 from qwen_align.metric.difference import differences
 from qwen_align.metric.win_rate import WinRate
 from qwen_align.reward import Reward
-from qwen_align.stage import run_folder
 
 
 def check_scores(judge: Reward, scores: list[list[float]]) -> list[list[float]]:

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qwen_align import run_folder
 from qwen_align.generator import Completion, Conversation, Generator, Sampling
-from qwen_align.stage import run_folder
 
 if TYPE_CHECKING:
     from qwen_align.model import Policy

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from qwen_align import generator, model
+from qwen_align import generator, model, run_folder
 from qwen_align.config import component
 from qwen_align.config.job import Job, plain
 from qwen_align.data import Data
@@ -25,7 +25,6 @@ from qwen_align.method.judge import Judged, Pools, Row, judged, rehearse, timeou
 from qwen_align.metric import interval
 from qwen_align.metric.confusion import by_label
 from qwen_align.metric.pass_at_k import PassAtK, estimate
-from qwen_align.stage import run_folder
 from qwen_align.verifier import Verdict, Verifier
 
 Metrics = dict[str, Any]  # name -> Interval, number, or what belongs together

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from qwen_align import run_folder
 from qwen_align.compat.transformers import on_gradient_norm
-from qwen_align.stage import run_folder
 
 BAD_STEPS = 3  # in a row, after which a loss that is not finite ends a run: by then its weights aren't either
 

@@ -17,13 +17,13 @@ import torch
 from torch.nn import Module
 from transformers import PreTrainedTokenizerBase, ProgressCallback, Trainer, TrainerState
 
-from qwen_align import model
+from qwen_align import interrupt, model, run_folder
 from qwen_align.config import component, rules
 from qwen_align.config.job import Job, plain
 from qwen_align.device import precision
 from qwen_align.method import faults
 from qwen_align.method.callbacks import ProgressBar, Recorder
-from qwen_align.stage import interrupt, ranks, run_folder
+from qwen_align.stage import ranks
 
 
 def free_memory() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
-from qwen_align import chat, reward
+from qwen_align import chat, reward, run_folder
 from qwen_align.compat.trl import RolloutSteps
 from qwen_align.compat.vllm import engine_like_trainer
 from qwen_align.config.job import Job, plain
@@ -27,7 +27,6 @@ from qwen_align.method import audit, health, policy, rollouts
 from qwen_align.method.callbacks import HealthWarnings, HeldOut, same_random_numbers
 from qwen_align.method.fit import adapter, arguments, fit
 from qwen_align.reward import Reward
-from qwen_align.stage import run_folder
 from qwen_align.verifier import Verifier
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from qwen_align import chat
+from qwen_align import chat, run_folder
 from qwen_align.compat.trl import PreferenceSteps
 from qwen_align.config.job import Job
 from qwen_align.data import Data, cached
@@ -22,7 +22,7 @@ from qwen_align.errors import ConfigError
 from qwen_align.method import health, policy, reference
 from qwen_align.method.callbacks import HealthWarnings
 from qwen_align.method.fit import adapter, arguments, fit
-from qwen_align.stage import ranks, run_folder
+from qwen_align.stage import ranks
 
 COLUMNS = ("prompt", "chosen", "rejected")
 

@@ -20,8 +20,8 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 from tqdm import tqdm
 
+from qwen_align import run_folder
 from qwen_align.compat.trl import PreferenceSteps
-from qwen_align.stage import run_folder
 
 FILE = "reference.jsonl"
 Row = dict[str, Any]

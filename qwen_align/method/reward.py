@@ -22,7 +22,7 @@ from peft import LoraConfig, PeftModel, TaskType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RewardTrainer
 
-from qwen_align import reward
+from qwen_align import reward, run_folder
 from qwen_align.config.job import Job, plain
 from qwen_align.data import Data
 from qwen_align.errors import ConfigError
@@ -34,7 +34,6 @@ from qwen_align.reward import text_of
 from qwen_align.reward.encode import flatten
 from qwen_align.reward.model import RewardModel
 from qwen_align.reward.network import fresh, pair_encoder, saved_tokenizer
-from qwen_align.stage import run_folder
 
 _COLLAPSED = 1e-4  # standard deviation of scores below which nothing is told apart
 _CENTRED_ON = 1000  # training pairs that the mean score is taken of, at most

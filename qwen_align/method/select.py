@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from qwen_align import reward
+from qwen_align import reward, run_folder
 from qwen_align.config.job import plain
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.generator import Completion
 from qwen_align.method.judge import Pools, Row
 from qwen_align.reward import Reward
-from qwen_align.stage import run_folder
 from qwen_align.verifier import Verifier
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
-from qwen_align import chat
+from qwen_align import chat, run_folder
 from qwen_align.config.job import Job
 from qwen_align.data import Data, cached
 from qwen_align.data.conversation import completion_of, prompt_of
@@ -20,7 +20,6 @@ from qwen_align.errors import ConfigError
 from qwen_align.method import audit, policy
 from qwen_align.method.evaluate import then_measured
 from qwen_align.method.fit import adapter, arguments, fit
-from qwen_align.stage import run_folder
 
 _IGNORED = -100  # the label of a token that is not trained
 

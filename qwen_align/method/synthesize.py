@@ -20,7 +20,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from qwen_align import model
+from qwen_align import interrupt, model, run_folder
 from qwen_align.config import component
 from qwen_align.config.job import Job, plain
 from qwen_align.data import Data
@@ -29,7 +29,6 @@ from qwen_align.generator import Completion, Conversation, Generator, Sampling
 from qwen_align.method import evaluate, policy, select
 from qwen_align.method.judge import Judged, Row, judged
 from qwen_align.metric import interval
-from qwen_align.stage import interrupt, run_folder
 from qwen_align.verifier import Verdict
 
 _GRAM = 13  # words

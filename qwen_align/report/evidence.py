@@ -7,10 +7,10 @@ computed; stages measured apart stay uncompared.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from qwen_align import run_folder
 from qwen_align.metric.difference import Difference
 from qwen_align.metric.interval import Interval
 from qwen_align.metric.name import CHOSEN, best_of, of_samples
-from qwen_align.stage import run_folder
 
 if TYPE_CHECKING:
     from qwen_align.stage.plan import Stage

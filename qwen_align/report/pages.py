@@ -8,10 +8,10 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qwen_align import run_folder
 from qwen_align.report import plot, sections, tables
 from qwen_align.report.evidence import gather, numbers
 from qwen_align.report.render import write_pages
-from qwen_align.stage import run_folder
 
 if TYPE_CHECKING:
     from qwen_align.stage.plan import Stage

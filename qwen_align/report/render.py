@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from qwen_align import run_folder
 from qwen_align.metric.interval import Interval
-from qwen_align.stage import run_folder
 
 
 class Link(NamedTuple):

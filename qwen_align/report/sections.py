@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qwen_align import run_folder
 from qwen_align.metric.confusion import NONE
 from qwen_align.metric.difference import Difference
 from qwen_align.metric.interval import Interval
 from qwen_align.metric.name import best_of, of_samples
 from qwen_align.report.evidence import Evidence, Metrics, Outcome, Summary, audits, numeric, verdict, warnings
 from qwen_align.report.render import Answer, Link, Row, Section, formatted
-from qwen_align.stage import run_folder
 from qwen_align.stage.text import duration
 
 if TYPE_CHECKING:

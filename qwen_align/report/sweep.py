@@ -11,11 +11,11 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from qwen_align import run_folder
 from qwen_align.metric.interval import Interval
 from qwen_align.report import evidence
 from qwen_align.report.render import Link, Row, Section, formatted, write_pages
 from qwen_align.report.sections import titled
-from qwen_align.stage import run_folder
 from qwen_align.stage.multirun import DEFAULT_OBJECTIVE, Job, jobs_of
 from qwen_align.stage.text import short_path, table
 

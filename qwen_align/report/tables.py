@@ -7,12 +7,13 @@ choice of problems (metric/interval.py, crossed); a row of one seed knows of pro
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.metric import interval
 from qwen_align.metric.claim import Contrast, Finding, check_claims, contrast, judge
 from qwen_align.metric.interval import Interval
 from qwen_align.report.render import Row, Section, formatted
-from qwen_align.stage import run_folder, text
+from qwen_align.stage import text
 
 if TYPE_CHECKING:
     from qwen_align.stage.plan import Stage

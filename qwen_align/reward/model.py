@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.reward import Conversation, text_of
 from qwen_align.reward.encode import ARCHITECTURES, PairEncoder
-from qwen_align.stage import run_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from qwen_align import run_folder
 from qwen_align.config import component, groups
-from qwen_align.stage import run_folder
 
 _NEUTRAL_ARGS = frozenset(
     "logging_steps logging_strategy logging_first_step save_steps save_strategy save_total_limit report_to run_name project "

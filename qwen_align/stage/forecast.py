@@ -13,12 +13,12 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from qwen_align import reward
+from qwen_align import reward, run_folder
 from qwen_align.config import rules
 from qwen_align.errors import ConfigError
 from qwen_align.hardware import Hardware
 from qwen_align.hub import model, rows
-from qwen_align.stage import memory, preflight, run_folder
+from qwen_align.stage import memory, preflight
 from qwen_align.stage.memory import Architecture, Training
 from qwen_align.stage.plan import Stage
 

@@ -14,10 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from qwen_align import run_folder
 from qwen_align.config import groups
 from qwen_align.errors import ConfigError
 from qwen_align.hardware import Hardware, find, search_path
-from qwen_align.stage import ranks, run_folder
+from qwen_align.stage import ranks
 from qwen_align.stage.text import print_once
 
 INTERRUPTED, USER_ERROR = 130, 2  # exit codes of a worker

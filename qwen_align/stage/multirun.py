@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from qwen_align import run_folder
 from qwen_align.config import groups
 from qwen_align.errors import ConfigError, nearest
-from qwen_align.stage import run_folder
 from qwen_align.stage.launch import INTERRUPTED
 from qwen_align.stage.run import StageFailed
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from qwen_align import reward
+from qwen_align import reward, run_folder
 from qwen_align.config import groups
 from qwen_align.config.job import Job, read
 from qwen_align.errors import ConfigError, nearest
-from qwen_align.stage import fingerprint, run_folder
+from qwen_align.stage import fingerprint
 
 _PLAN_KEYS = ("stages", "plan", "force", "experiment", "workers")  # of the plan, not of a stage
 

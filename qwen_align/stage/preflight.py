@@ -12,14 +12,13 @@ from typing import Any
 from huggingface_hub import constants
 from omegaconf import DictConfig, OmegaConf
 
-from qwen_align import data, reward
+from qwen_align import data, reward, run_folder
 from qwen_align.config import component, groups, source_code
 from qwen_align.config.job import Job, plain
 from qwen_align.generator import brings_problems
 from qwen_align.hub import files, model, rows
 from qwen_align.hub.model import Model
 from qwen_align.hub.rows import Source
-from qwen_align.stage import run_folder
 from qwen_align.stage.plan import Stage
 from qwen_align.stage.text import print_once
 

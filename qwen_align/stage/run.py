@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.stage import forecast, launch, preflight, run_folder, summary
+from qwen_align.stage import forecast, launch, preflight, summary
 from qwen_align.stage.launch import INTERRUPTED, USER_ERROR, Child
 from qwen_align.stage.plan import Stage
 from qwen_align.stage.text import duration, short_path

@@ -4,7 +4,8 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
-from qwen_align.stage import forecast, preflight, run_folder
+from qwen_align import run_folder
+from qwen_align.stage import forecast, preflight
 from qwen_align.stage.plan import Stage
 from qwen_align.stage.text import duration, short_path, table
 

@@ -20,8 +20,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from qwen_align import interrupt, run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.stage import interrupt, ranks, run_folder
+from qwen_align.stage import ranks
 from qwen_align.stage.launch import INTERRUPTED, USER_ERROR
 from qwen_align.tracking import Tracking
 

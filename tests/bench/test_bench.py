@@ -1,7 +1,6 @@
 """Two ways that take turns, and how their rows are written."""
 
-from qwen_align import bench
-from qwen_align.stage import run_folder
+from qwen_align import bench, run_folder
 
 
 def test_a_ratio_is_their_time_over_ours(monkeypatch):

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from qwen_align import data
+from qwen_align import data, run_folder
 from qwen_align.config import groups
 from qwen_align.data import extra
 from qwen_align.data.countdown import is_held_out
 from qwen_align.errors import ConfigError
-from qwen_align.stage import run, run_folder, worker
+from qwen_align.stage import run, worker
 from qwen_align.verifier.countdown import COLUMNS
 
 GOOD = {

@@ -14,10 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from qwen_align import interrupt
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, Sampling, sample
 from qwen_align.generator.openai import OpenAI, seconds_to_wait
-from qwen_align.stage import interrupt
 
 KEY = "sk-not-to-be-seen"
 

@@ -5,13 +5,13 @@ import json
 import pytest
 from tiny import TINY
 
-from qwen_align import model
+from qwen_align import model, run_folder
 from qwen_align.config import component
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
 from qwen_align.generator.recorded import Recorded, name_of, write
 from qwen_align.method import policy
-from qwen_align.stage import run, run_folder, worker
+from qwen_align.stage import run, worker
 
 RIGHT, WRONG, NONE = "<answer>44 + 35 + 19</answer>", "<answer>44 - 19 + 35</answer>", "I can't."
 LINE = {

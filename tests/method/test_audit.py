@@ -6,12 +6,12 @@ import pytest
 from datasets import Dataset
 from sampling import policy
 
+from qwen_align import run_folder
 from qwen_align.config import component
 from qwen_align.generator import Completion
 from qwen_align.method import audit
 from qwen_align.method.judge import judged
 from qwen_align.metric.interval import Interval
-from qwen_align.stage import run_folder
 from qwen_align.verifier import Verifier
 
 COUNTDOWN, MATHS = component.verifier("countdown"), component.verifier("math")

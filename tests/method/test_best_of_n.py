@@ -8,13 +8,14 @@ from sampling import SCRIPTS, Script, job, policy, puzzle
 from tiny import TINY
 from trained import finished
 
+from qwen_align import run_folder
 from qwen_align.data.local import Local
 from qwen_align.errors import ConfigError
 from qwen_align.generator.transformers import Transformers
 from qwen_align.method import best_of_n
 from qwen_align.metric import interval
 from qwen_align.metric.difference import Difference
-from qwen_align.stage import run, run_folder, worker
+from qwen_align.stage import run, worker
 
 TINY_POOL = (*TINY, "init=base", "method.problems=20")
 

@@ -13,11 +13,11 @@ from tiny import TINY
 from trained import finished
 from transformers import TrainerState
 
+from qwen_align import run_folder
 from qwen_align.config import job
 from qwen_align.data import Data
 from qwen_align.method import callbacks, health
 from qwen_align.method.callbacks import HealthWarnings, HeldOut
-from qwen_align.stage import run_folder
 from qwen_align.verifier import Verifier
 
 ARGS = SimpleNamespace(max_completion_length=28, num_generations=8, temperature=1.0, beta=0.05, learning_rate=1e-6)

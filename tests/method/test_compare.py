@@ -8,13 +8,14 @@ from conftest import planned
 from sampling import Script, job, policy, puzzle
 from trained import finished
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
 from qwen_align.method import compare
 from qwen_align.method.evaluate import Measured
 from qwen_align.method.judge import Judged
 from qwen_align.metric.interval import Interval
-from qwen_align.stage import run_folder, worker
+from qwen_align.stage import worker
 
 POLICIES = 'method.policies={sft: ["method=sft"], rloo: ["method=rloo"], same: ["method=sft"]}'
 

@@ -6,8 +6,8 @@ import pytest
 from processes import resumes_exactly
 from trained import on_pairs, steps
 
+from qwen_align import run_folder
 from qwen_align.method import evaluate, health, preferences
-from qwen_align.stage import run_folder
 
 
 @pytest.fixture

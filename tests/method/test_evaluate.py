@@ -7,6 +7,7 @@ import pytest
 import sampling
 from sampling import EXACT, SCRIPTS, Puzzle, Script, job, policy, puzzle
 
+from qwen_align import run_folder
 from qwen_align.data import Data
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
@@ -15,7 +16,6 @@ from qwen_align.method.audit import StopCriteria
 from qwen_align.method.evaluate import Measured
 from qwen_align.method.judge import Judged, judged
 from qwen_align.metric import interval
-from qwen_align.stage import run_folder
 from qwen_align.verifier import Verdict, Verifier
 from qwen_align.verifier.label import Label
 

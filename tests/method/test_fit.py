@@ -10,12 +10,11 @@ from tiny import TINY
 from transformers import AutoTokenizer
 from trl import SFTTrainer
 
-from qwen_align import model
+from qwen_align import interrupt, model, run_folder
 from qwen_align.config import job
 from qwen_align.errors import ConfigError
 from qwen_align.method import callbacks, faults, policy, sft
 from qwen_align.method.fit import arguments, fit
-from qwen_align.stage import interrupt, run_folder
 
 PROMPT, ANSWER = [{"role": "user", "content": "Numbers 1 2 target 3"}], [{"role": "assistant", "content": "1 + 2"}]
 

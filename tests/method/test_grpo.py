@@ -5,8 +5,8 @@ from processes import resumes_exactly
 from tiny import TINY
 from trained import finished
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.stage import run_folder
 
 
 def spread(completions, **columns):

@@ -5,9 +5,9 @@ from datasets import Dataset
 from processes import resumes_exactly
 from trained import on_pairs, says, steps
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.method.kto import KTO
-from qwen_align.stage import run_folder
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from processes import weights
 from tiny import TINY
 from trained import finished, on_pairs
 
+from qwen_align import run_folder
 from qwen_align.method import evaluate, fit, on_policy, preferences, reward, sft
 from qwen_align.metric.interval import Interval
-from qwen_align.stage import run, run_folder, worker
+from qwen_align.stage import run, worker
 
 
 def left_behind(module, overrides: list[str], monkeypatch: pytest.MonkeyPatch, where, name: str, result) -> list[bool]:

@@ -7,11 +7,11 @@ from omegaconf import OmegaConf
 from tiny import TINY
 from trained import finished
 
-from qwen_align import chat, reward
+from qwen_align import chat, reward, run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.method import on_policy
 from qwen_align.model import from_scratch
-from qwen_align.stage import run, run_folder, worker
+from qwen_align.stage import run, worker
 
 PROMPT = [{"role": "user", "content": "Numbers 1 2 target 3"}]
 NONE = float("nan")

@@ -10,9 +10,10 @@ from trained import on_pairs
 from trained import steps as trained
 from trl import DPOTrainer
 
+from qwen_align import interrupt, run_folder
 from qwen_align.method import evaluate, preferences, reference
 from qwen_align.method.dpo import DPO
-from qwen_align.stage import interrupt, run, run_folder, worker
+from qwen_align.stage import run, worker
 
 FEW = "method.args.max_steps=2"  # 16 of 32 pairs
 

@@ -10,6 +10,7 @@ from encoders import KINDS, node_of, pairs
 from processes import resumes_exactly
 from trained import finished
 
+from qwen_align import run_folder
 from qwen_align.config import job
 from qwen_align.data import Data
 from qwen_align.errors import ConfigError
@@ -17,7 +18,6 @@ from qwen_align.method import pairs as pair_rows
 from qwen_align.method import reward
 from qwen_align.reward import Reward
 from qwen_align.reward.model import Loaded, RewardModel
-from qwen_align.stage import run_folder
 
 LORA = {"_target_": "peft.LoraConfig", "r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 

@@ -8,8 +8,8 @@ from tiny import TINY
 from trained import finished
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from qwen_align import run_folder
 from qwen_align.model import from_scratch
-from qwen_align.stage import run_folder
 
 
 def test_a_resume_after_the_first_epoch_is_exact(tmp_path, stages_of):

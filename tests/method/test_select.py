@@ -5,13 +5,13 @@ import math
 import pytest
 from sampling import ANSWERS, EXACT, SCRIPTS, Puzzle, Tokenizer
 
+from qwen_align import run_folder
 from qwen_align.config.job import read
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
 from qwen_align.method import select
 from qwen_align.method.judge import judged
 from qwen_align.reward import Reward
-from qwen_align.stage import run_folder
 from qwen_align.verifier import Verifier
 
 ROWS = Puzzle(ANSWERS).rows

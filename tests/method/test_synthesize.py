@@ -7,13 +7,14 @@ import pytest
 import sampling
 from trained import finished
 
+from qwen_align import run_folder
 from qwen_align.config import component
 from qwen_align.data import Data
 from qwen_align.data.countdown import Countdown, solve, trace
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion
 from qwen_align.method.synthesize import Answers, EvaluationOverlap, grams, synthesize, teacher, teacher_prompt
-from qwen_align.stage import run, run_folder, worker
+from qwen_align.stage import run, worker
 from qwen_align.stage.launch import USER_ERROR
 
 PROMPT = "Numbers {numbers} target {target}"

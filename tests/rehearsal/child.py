@@ -24,9 +24,10 @@ from rehearsal.cases import CASES
 from tokenizers import Tokenizer
 
 from qwen_align import __main__ as program
+from qwen_align import run_folder
 from qwen_align.config import groups
 from qwen_align.report import plot
-from qwen_align.stage import run, run_folder, worker
+from qwen_align.stage import run, worker
 
 _TALK = [
     {"role": "system", "content": "Be brief."},

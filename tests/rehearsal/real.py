@@ -46,7 +46,8 @@ def stand_ins(home: Path, layers: int | None, rows: int) -> None:
 def rehearse(command: tuple[str, ...], runs: Path) -> tuple[int, list[dict[str, Any]]]:
     """Run one command line: its exit code, and what each of its stages took."""
     from qwen_align import __main__ as program
-    from qwen_align.stage import forecast, run_folder
+    from qwen_align import run_folder
+    from qwen_align.stage import forecast
 
     words = [*_TWO_STEPS, *command, f"runs_dir={runs}"]
     missing = [stage for stage in program.planned(words) if stage.state != "finished"]

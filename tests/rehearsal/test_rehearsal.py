@@ -17,8 +17,9 @@ from rehearsal.cache import pinned
 from rehearsal.cases import CASES
 from safetensors.torch import load_file
 
+from qwen_align import run_folder
 from qwen_align.config import component, groups
-from qwen_align.stage import launch, run_folder
+from qwen_align.stage import launch
 
 TESTS = Path(__file__).parent.parent
 OPTIONS = [f"{group}={option}" for group in ("model", "reward", "data") for option in groups.options(group)]

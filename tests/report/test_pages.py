@@ -7,8 +7,8 @@ import sys
 import pytest
 from runs import around, chain, headings, lines, page, stage, trained
 
+from qwen_align import run_folder
 from qwen_align.report import pages
-from qwen_align.stage import run_folder
 from qwen_align.stage.plan import Stage
 
 pytestmark = pytest.mark.usefixtures("undrawn")

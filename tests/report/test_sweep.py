@@ -3,9 +3,9 @@
 import pytest
 from runs import around
 
+from qwen_align import run_folder
 from qwen_align.metric.interval import Interval
 from qwen_align.report import sweep
-from qwen_align.stage import run_folder
 from qwen_align.stage.multirun import DEFAULT_OBJECTIVE, Job
 
 

@@ -5,9 +5,9 @@ import random
 import pytest
 from runs import headings, page, paragraph, section, stage
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.report import pages, tables
-from qwen_align.stage import run_folder
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 SEEDS = {"sft": [1, 2, 3], "rloo": [1, 2, 3], "rloo_lora": [2]}

@@ -7,13 +7,13 @@ import torch
 from encoders import folder_of, pairs
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
+from qwen_align import run_folder
 from qwen_align.config import source_code
 from qwen_align.errors import ConfigError
 from qwen_align.reward import Reward
 from qwen_align.reward import model as reward_model
 from qwen_align.reward.model import RewardModel
 from qwen_align.reward.network import fresh, scores
-from qwen_align.stage import run_folder
 
 ROWS = pairs(40, longest=12)
 PROMPTS = [row["prompt"] for row in ROWS]

@@ -3,8 +3,8 @@
 import pytest
 from conftest import planned
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.stage import run_folder
 
 OTHER = 'again: ["method=rloo"], other: ["method=rloo", "seed=3"]'
 POLICIES = f'method.policies={{sft: ["method=sft"], rloo: ["method=rloo"], {OTHER}}}'

@@ -6,8 +6,9 @@ import pytest
 from sizes import QWEN
 from tiny import TINY
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.stage import forecast, run_folder
+from qwen_align.stage import forecast
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from qwen_align import hardware
+from qwen_align import hardware, run_folder
 from qwen_align.config import groups
 from qwen_align.errors import ConfigError
 from qwen_align.hardware import Hardware
-from qwen_align.stage import launch, run_folder
+from qwen_align.stage import launch
 from qwen_align.stage.text import print_once
 
 

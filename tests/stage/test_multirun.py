@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tiny import TINY
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.stage import launch, multirun, run_folder
+from qwen_align.stage import launch, multirun
 
 SFT = ("-m", *TINY, "method=sft")
 # In place of a worker, nothing is trained: it ends with pass@1 = seed / 10, fails with seed 3 and is interrupted with seed 4.

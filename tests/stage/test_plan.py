@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.stage import run_folder
 
 
 @pytest.fixture

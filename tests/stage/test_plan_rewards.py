@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
-from qwen_align.stage import run_folder
 
 RLOO = ("method=rloo", "data=constraints", "model=constraints_tiny")
 

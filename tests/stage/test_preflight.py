@@ -10,11 +10,12 @@ import pytest
 from repositories import COMMIT, DEBERTA, QWEN, ULTRAFEEDBACK, fill, of_the_study, safetensors, snapshot, use_cache
 from tiny import TINY
 
+from qwen_align import run_folder
 from qwen_align.config import groups
 from qwen_align.data import load
 from qwen_align.errors import ConfigError
 from qwen_align.hub import files
-from qwen_align.stage import preflight, run, run_folder
+from qwen_align.stage import preflight, run
 from qwen_align.stage.text import print_once
 
 STUDY = ("method=rloo", "reward=deberta", "hardware=cpu")

@@ -2,7 +2,8 @@
 
 import torch
 
-from qwen_align.stage import ranks, run_folder
+from qwen_align import run_folder
+from qwen_align.stage import ranks
 
 LOST = "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1"
 

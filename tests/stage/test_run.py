@@ -14,7 +14,8 @@ import pytest
 from processes import finish, logged, once, same_weights, start
 from tiny import TINY
 
-from qwen_align.stage import launch, run, run_folder
+from qwen_align import run_folder
+from qwen_align.stage import launch, run
 from qwen_align.stage.run import StageFailed
 
 LONG = (*TINY, "stages.sft.args.max_steps=80", "stages.sft.batch_size=32", "stages.rloo.args.max_steps=40")
@@ -77,7 +78,7 @@ def test_a_chain_ends_with_a_report_and_a_second_call_reuses_it(tmp_path, run_ma
 WORKER = """
 import json, signal, sys, time
 from pathlib import Path
-from qwen_align.stage import run_folder
+from qwen_align import run_folder
 folder = Path(sys.argv[1])
 signals = []
 signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
@@ -184,7 +185,7 @@ def test_a_process_that_ends_well_without_a_result_is_an_error(stages_of, monkey
 def test_a_run_folder_in_use_is_waited_for_and_then_reused(tmp_path, stages_of, capsys, worker, workers):
     held, free, compare = stages_of(*policies(1, 2))
     script = (
-        "import sys, time; from pathlib import Path; from qwen_align.stage import run_folder\n"
+        "import sys, time; from pathlib import Path; from qwen_align import run_folder\n"
         "folder = Path(sys.argv[1])\n"
         "with run_folder.locked(folder):\n"
         "    print('held', flush=True); time.sleep(1)\n"

@@ -3,7 +3,8 @@
 import pytest
 from tiny import TINY
 
-from qwen_align.stage import run_folder, summary
+from qwen_align import run_folder
+from qwen_align.stage import summary
 from qwen_align.stage.plan import Stage
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tiny import TINY
 
-from qwen_align.stage import ranks, run, run_folder, worker
+from qwen_align import run_folder
+from qwen_align.stage import ranks, run, worker
 from qwen_align.stage.launch import USER_ERROR
 
 

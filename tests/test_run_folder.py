@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
+from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.metric.interval import Interval
-from qwen_align.stage import run_folder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from qwen_align.stage.run_folder import locked
+from qwen_align.run_folder import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -147,7 +147,7 @@ def test_other_settings_have_another_fingerprint(other):
 
 
 def test_a_fingerprint_is_the_same_in_another_process():
-    script = "from qwen_align.stage.run_folder import fingerprint; print(fingerprint({'a': 'x', 'b': [1, None]}))"
+    script = "from qwen_align.run_folder import fingerprint; print(fingerprint({'a': 'x', 'b': [1, None]}))"
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert output.strip() == run_folder.fingerprint({"b": [1, None], "a": "x"})
 

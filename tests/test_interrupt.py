@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from qwen_align.stage import interrupt
+from qwen_align import interrupt
 
 
 @pytest.fixture
