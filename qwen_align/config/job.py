@@ -76,6 +76,10 @@ def read(name: str, config: Mapping[str, Any]) -> Job:
         nodes["processes" if group == "hardware" else group] = node
     ancestors = tuple(Ancestor(a["method"], Path(a["folder"])) for a in config.get("ancestors", []))
     return Job(
-        name, **nodes, seed=config["seed"], init=str(config["init"]),
-        max_completion_length=config["max_completion_length"], ancestors=ancestors,
-    )  # fmt: skip
+        name,
+        **nodes,
+        seed=config["seed"],
+        init=str(config["init"]),
+        max_completion_length=config["max_completion_length"],
+        ancestors=ancestors,
+    )
