@@ -105,6 +105,7 @@ def test_the_readmes_tree_is_the_repository():
     assert rooms <= set(named), f"not in the README's tree: {sorted(rooms - set(named))}"
 
 
+@pytest.mark.slow
 def test_the_readmes_commands_compose(stages_of):
     lines = [line for block in fenced("bash") for line in block.splitlines() if line.strip()]
     entry = [shlex.split(line, comments=True)[3:] for line in lines if line.startswith("python -m qwen_align ")]

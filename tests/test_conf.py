@@ -128,6 +128,7 @@ def test_a_method_asks_for_a_known_view(path):
     assert node_of(path)["view"] in ("demonstrations", "preferences", "prompts", "evaluation")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", COMPONENTS, ids=label)
 def test_option_composes_and_plans(path, stages_of, monkeypatch):
     # A plan for any hardware can be made anywhere.
@@ -144,6 +145,7 @@ def test_option_composes_and_plans(path, stages_of, monkeypatch):
     assert stages[-1].choices[path.parent.name] == path.stem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "experiment"], ids=label)
 def test_experiment_composes_and_plans(path, stages_of, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "for a plan")
@@ -151,6 +153,7 @@ def test_experiment_composes_and_plans(path, stages_of, monkeypatch):
     assert stages[-1].choices["experiment"] == path.stem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "sweep"], ids=label)
 def test_every_job_of_a_sweep_plans(path, run_main):
     grid = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]

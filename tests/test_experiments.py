@@ -11,6 +11,8 @@ from trained import finished
 from qwen_align import run_folder
 from qwen_align.config import rules
 
+pytestmark = pytest.mark.slow
+
 STAGES = {
     "study_countdown": ["sft", "rloo (countdown)", "compare"],
     "cs224r": ["sft", "dpo", "rloo (countdown)", "compare"],

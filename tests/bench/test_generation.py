@@ -7,6 +7,8 @@ from qwen_align import model
 from qwen_align.bench import generation
 from qwen_align.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def policy():

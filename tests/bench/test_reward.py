@@ -5,6 +5,8 @@ import pytest
 from qwen_align.bench import reward
 from qwen_align.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 def test_both_ways_give_the_same_scores(tmp_path):
     texts = [pair for pair in reward.made(24) if sum(map(len, pair)) < 2000]

@@ -7,6 +7,8 @@ import pytest
 
 from qwen_align.config import source_code
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "target",

@@ -11,6 +11,8 @@ from qwen_align.data.countdown import Countdown, is_held_out
 from qwen_align.data.countdown_hub import CountdownHub
 from qwen_align.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS = [{"nums": [a, b, 3], "target": a + b + 3} for a in range(1, 9) for b in range(a, 9)]
 OPEN = "A conversation. User: Using the numbers [{nums}], create an equation that equals {target}. Assistant: <think>"
 CLOSED = "Using the numbers [{nums}], create an equation that equals {target}."

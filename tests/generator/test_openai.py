@@ -19,6 +19,8 @@ from qwen_align.errors import ConfigError
 from qwen_align.generator import Completion, Sampling, sample
 from qwen_align.generator.openai import OpenAI, seconds_to_wait
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-not-to-be-seen"
 
 

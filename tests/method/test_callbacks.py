@@ -20,6 +20,8 @@ from qwen_align.method import callbacks, health
 from qwen_align.method.callbacks import HealthWarnings, HeldOut
 from qwen_align.verifier import Verifier
 
+pytestmark = pytest.mark.slow
+
 ARGS = SimpleNamespace(max_completion_length=28, num_generations=8, temperature=1.0, beta=0.05, learning_rate=1e-6)
 
 

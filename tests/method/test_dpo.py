@@ -9,6 +9,8 @@ from trained import on_pairs, steps
 from qwen_align import run_folder
 from qwen_align.method import evaluate, health, preferences
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stage(tmp_path, stages_of):

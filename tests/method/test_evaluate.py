@@ -19,6 +19,8 @@ from qwen_align.metric import interval
 from qwen_align.verifier import Verdict, Verifier
 from qwen_align.verifier.label import Label
 
+pytestmark = pytest.mark.slow
+
 STOP = StopCriteria("sft", 8)
 
 

@@ -16,6 +16,8 @@ from qwen_align.errors import ConfigError
 from qwen_align.method import callbacks, faults, policy, sft
 from qwen_align.method.fit import arguments, fit
 
+pytestmark = pytest.mark.slow
+
 PROMPT, ANSWER = [{"role": "user", "content": "Numbers 1 2 target 3"}], [{"role": "assistant", "content": "1 + 2"}]
 
 

@@ -8,6 +8,8 @@ from trained import finished
 from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 def spread(completions, **columns):
     """A reward that differs within most groups."""

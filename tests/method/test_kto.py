@@ -9,6 +9,8 @@ from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.method.kto import KTO
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stage(tmp_path, stages_of):

@@ -16,6 +16,8 @@ from qwen_align.method import evaluate, fit, on_policy, preferences, reward, sft
 from qwen_align.metric.interval import Interval
 from qwen_align.stage import run, worker
 
+pytestmark = pytest.mark.slow
+
 
 def left_behind(module, overrides: list[str], monkeypatch: pytest.MonkeyPatch, where, name: str, result) -> list[bool]:
     """Which of trainer, policy, optimizer and weights are still alive when `where.name` begins."""

@@ -13,6 +13,8 @@ from qwen_align.method import on_policy
 from qwen_align.model import from_scratch
 from qwen_align.stage import run, worker
 
+pytestmark = pytest.mark.slow
+
 PROMPT = [{"role": "user", "content": "Numbers 1 2 target 3"}]
 NONE = float("nan")
 

@@ -15,6 +15,8 @@ from qwen_align.method import evaluate, preferences, reference
 from qwen_align.method.dpo import DPO
 from qwen_align.stage import run, worker
 
+pytestmark = pytest.mark.slow
+
 FEW = "method.args.max_steps=2"  # 16 of 32 pairs
 
 

@@ -19,6 +19,8 @@ from qwen_align.method import reward
 from qwen_align.reward import Reward
 from qwen_align.reward.model import Loaded, RewardModel
 
+pytestmark = pytest.mark.slow
+
 LORA = {"_target_": "peft.LoraConfig", "r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 
 

@@ -11,6 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from qwen_align import run_folder
 from qwen_align.model import from_scratch
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_resume_after_the_first_epoch_is_exact(tmp_path, stages_of):
     words = [

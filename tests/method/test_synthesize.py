@@ -17,6 +17,8 @@ from qwen_align.method.synthesize import Answers, EvaluationOverlap, grams, synt
 from qwen_align.stage import run, worker
 from qwen_align.stage.launch import USER_ERROR
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "Numbers {numbers} target {target}"
 OVERRIDES = (
     "data=countdown",

@@ -6,6 +6,8 @@ from conftest import planned
 from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 OTHER = 'again: ["method=rloo"], other: ["method=rloo", "seed=3"]'
 POLICIES = f'method.policies={{sft: ["method=sft"], rloo: ["method=rloo"], {OTHER}}}'
 COMPARED = ("experiment=quickstart", "method=compare", POLICIES)

@@ -13,6 +13,8 @@ from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.stage import launch, multirun
 
+pytestmark = pytest.mark.slow
+
 SFT = ("-m", *TINY, "method=sft")
 # In place of a worker, nothing is trained: it ends with pass@1 = seed / 10, fails with seed 3 and is interrupted with seed 4.
 WORKER = """

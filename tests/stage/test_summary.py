@@ -7,6 +7,8 @@ from qwen_align import run_folder
 from qwen_align.stage import summary
 from qwen_align.stage.plan import Stage
 
+pytestmark = pytest.mark.slow
+
 
 def printed(capsys: pytest.CaptureFixture[str], stages: list[Stage]) -> tuple[list[str], list[str]]:
     """The lines of the plan's table and those of its forecast, without their heads."""

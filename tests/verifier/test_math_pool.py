@@ -16,6 +16,8 @@ import pytest
 from qwen_align.verifier import math_pool
 from qwen_align.verifier.math import Verdict, timeouts, verify
 
+pytestmark = pytest.mark.slow
+
 CORRECT, WRONG = Verdict.CORRECT, Verdict.WELLFORMED_WRONG
 
 
