@@ -1,7 +1,7 @@
 """What the tests of the report share."""
 
 import pytest
-from runs import chain
+from run_folders import chain
 
 from qwen_align.report import pages, plot
 

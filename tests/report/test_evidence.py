@@ -1,7 +1,7 @@
 """The numbers behind a report, read back from run folders."""
 
 import pytest
-from runs import around, chain, stage, trained
+from run_folders import around, chain, stage, trained
 
 from qwen_align.metric.interval import Interval
 from qwen_align.report import evidence

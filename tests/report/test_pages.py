@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from runs import around, chain, headings, lines, page, stage, trained
+from run_folders import around, chain, headings, lines, page, stage, trained
 
 from qwen_align import run_folder
 from qwen_align.report import pages

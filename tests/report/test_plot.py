@@ -1,7 +1,7 @@
 """Curves: which are drawn, and that any can be."""
 
 import pytest
-from runs import chain, trained
+from run_folders import chain, trained
 
 from qwen_align.metric.interval import Interval
 from qwen_align.report import plot

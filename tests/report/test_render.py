@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from runs import page
+from run_folders import page
 
 from qwen_align.metric.interval import Interval
 from qwen_align.report.render import Answer, Link, Section, formatted, write_pages

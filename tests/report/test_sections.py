@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from runs import CHOICES, around, chain, headings, interval, page, paragraph, section, stage, summary, trained
+from run_folders import CHOICES, around, chain, headings, interval, page, paragraph, section, stage, summary, trained
 
 from qwen_align.report import pages
 

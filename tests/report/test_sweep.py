@@ -1,7 +1,7 @@
 """The table over the jobs of a sweep."""
 
 import pytest
-from runs import around
+from run_folders import around
 
 from qwen_align import run_folder
 from qwen_align.metric.interval import Interval

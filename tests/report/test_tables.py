@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from runs import headings, page, paragraph, section, stage
+from run_folders import headings, page, paragraph, section, stage
 
 from qwen_align import run_folder
 from qwen_align.errors import ConfigError
