@@ -17,7 +17,6 @@ class PreferenceSteps(DPOTrainer):
 
     @property
     def reference_hash(self) -> Any:
-        """Of the reference's weights."""
         return self._precompute_model_hash
 
     def reference_log_probs(self, rows: Dataset, batch_size: int) -> Dataset:

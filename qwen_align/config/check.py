@@ -25,11 +25,7 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def composed(config: dict[str, Any], choices: dict[str, str]) -> None:
-    """Check the keys and the plain types of a composed config against the YAML of the chosen options.
-
-    Raises:
-        ConfigError: a key that no option declares (a blind `+`, a misspelling in an experiment), or a value of another type.
-    """
+    """Raise ConfigError for a key that no option declares (a blind `+`, a misspelling in an experiment), or a wrong type."""
     top = groups.top_level()
     declared = dict(groups.flatten({k: v for k, v in top.items() if k != "stages"}))
     for group in groups.names():
@@ -65,17 +61,11 @@ def _compare(config: dict[str, Any], declared: dict[str, Any], shown: str = "met
         elif key in declared:
             _same_type(key, shown_as, value, declared[key])
         elif not (isinstance(value, dict) and value) and not _inside_free_form(key, declared, args):
-            reason = f"no such key{overrides.owners(key) or nearest(key, declared)}"
-            raise ConfigError(f"{shown_as}: {_unknown(parent, name, fields) or reason}")
-
-
-def _unknown(parent: str, name: str, fields: dict[str, Any]) -> str:
-    """What to say of a field that this method's TRL class lacks; another method's may have it."""
-    if parent != "method.args" and not fields:
-        return ""
-    targets = {m: groups.read("method", m).get("args", {}).get("_target_", "") for m in groups.options("method")}
-    having = [f"method={m}" for m, target in targets.items() if name in schema.fields(target)]
-    return f"not a field of this method{f'; {having[0]} has it' if having else nearest(name, fields)}"
+            if parent != "method.args" and not fields:
+                raise ConfigError(f"{shown_as}: no such key{overrides.owners(key) or nearest(key, declared)}")
+            targets = {m: groups.read("method", m).get("args", {}).get("_target_", "") for m in groups.options("method")}
+            other = next((f"; method={m} has it" for m, target in targets.items() if name in schema.fields(target)), "")
+            raise ConfigError(f"{shown_as}: not a field of this method{other or nearest(name, fields)}")
 
 
 def _is_interpolation(value: Any) -> bool:
@@ -106,19 +96,12 @@ def _same_type(key: str, shown_as: str, value: Any, default: Any) -> None:
         raise ConfigError(f"{shown_as}: expected a number above 0 and at most 1, which draws from all tokens")
     if name == "verifier" or default is None or value is None or _is_interpolation(default) or _is_interpolation(value):
         return  # a verifier is a name or a node, which `component.verifier` checks
-    fits = isinstance(value, type(default)) and isinstance(value, bool) == isinstance(default, bool)
-    if isinstance(default, float):
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not fits:
+    if not schema.has_type(value, type(default)):
         raise ConfigError(f"{shown_as}: expected {_KINDS[type(default)]}, for example {default}")
 
 
 def stage(job: Job, choices: Mapping[str, str]) -> None:
-    """Check what one stage of a plan needs: components, the view of the data, and the rules that its method names.
-
-    Raises:
-        ConfigError: the first thing that would end the stage later.
-    """
+    """Raise ConfigError for the first thing that would end a stage later: components, view of the data, its method's rules."""
     verifier = component.verifier(job.data.get("verifier"))
     for key, node in (("hardware", job.processes), ("tracking", job.tracking)):
         if source_code.is_light(node["_target_"]):
@@ -142,7 +125,5 @@ def _view(job: Job, choices: Mapping[str, str]) -> None:
     having = [option for option, other in targets.items() if view in source_code.methods_of(other)]
     keys = {f"{view}_path": "FILE", f"{view}_name": "HUB_NAME"}
     own = next((f"set data.{key}={what}; " for key, what in keys.items() if key in job.data), "")
-    raise ConfigError(
-        f"data={choices['data']}: has no {view} view, which method={job.name} needs; {own}data sets that have it: "
-        f"{', '.join(having) or 'none'}"
-    )
+    missing = f"has no {view} view, which method={job.name} needs"
+    raise ConfigError(f"data={choices['data']}: {missing}; {own}data sets that have it: {', '.join(having) or 'none'}")

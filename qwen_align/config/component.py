@@ -4,7 +4,6 @@ A file is looked for where the command was typed and in the folders of --config-
 the config, so that a stage finds it from anywhere. What it holds is code that the user asked for by name; nothing else is run.
 """
 
-import ast
 import hashlib
 import importlib
 import importlib.util
@@ -19,7 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from qwen_align.config import groups
+from qwen_align.config import groups, source_code
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.verifier import Verifier
 
@@ -32,11 +31,7 @@ def is_file(target: str) -> bool:
 
 
 def absolute(key: str, target: str) -> str:
-    """The target with the absolute path of its file; any other target as it is.
-
-    Raises:
-        ConfigError: there is no such file, or it has no such name.
-    """
+    """The target with the absolute path of its file, any other as it is; ConfigError without such a file or name in it."""
     if not is_file(target):
         return target
     name, _, attribute = target.rpartition(":")
@@ -44,11 +39,10 @@ def absolute(key: str, target: str) -> str:
     found = next((p for place in places if (p := place / Path(name).expanduser()).is_file()), None)
     if found is None:
         raise ConfigError(f"{key}={target}: no such file in {', '.join(map(str, places))}")
-    known = names_in(str(found))
+    known = source_code.names_in(found)
     if attribute not in known:
-        raise ConfigError(
-            f"{key}={target}: the file has no {attribute}{nearest(attribute, known)}; it has {', '.join(known) or 'nothing'}"
-        )
+        near, there = nearest(attribute, known), ", ".join(known) or "nothing"
+        raise ConfigError(f"{key}={target}: the file has no {attribute}{near}; it has {there}")
     return f"{found.resolve()}:{attribute}"
 
 
@@ -59,22 +53,6 @@ def settle(job: DictConfig) -> None:
             OmegaConf.update(job, key, absolute(key, value))
         elif isinstance(value, list) and key.rpartition(".")[2] in ("checks", "health"):
             OmegaConf.update(job, key, [absolute(key, name) for name in value])
-
-
-@lru_cache
-def names_in(path: str) -> tuple[str, ...]:
-    """The functions and classes that a file defines at its top level, read from its text.
-
-    Raises:
-        ConfigError: it is no Python.
-    """
-    try:
-        tree = ast.parse(Path(path).read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError) as error:
-        raise ConfigError(f"{path}: is no Python ({error})") from error
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    assigned = [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
-    return (*(n.name for n in tree.body if isinstance(n, kinds)), *assigned)
 
 
 @lru_cache
@@ -102,11 +80,7 @@ def _imported(path: str) -> Any:
 
 
 def locate(target: str, key: str = "_target_") -> Any:
-    """What a target names.
-
-    Raises:
-        ConfigError: it can't be imported, or has no such name.
-    """
+    """What a target names; ConfigError if it can't be imported, or has no such name."""
     where, _, name = absolute(key, target).rpartition(":" if is_file(target) else ".")
     if not where or not name:
         raise ConfigError(f"{key}={target}: expected a dotted path such as package.module.name, or FILE.py:NAME")
@@ -125,11 +99,7 @@ def settings(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def construct(node: Mapping[str, Any], key: str = "_target_") -> Any:
-    """A component from its node; its nodes inside stay plain data.
-
-    Raises:
-        ConfigError: a target that is not there, arguments that it doesn't take, or what a user's own raises about them.
-    """
+    """A component from its node, nodes inside as plain data; ConfigError for a wrong target or settings, or what it raises."""
     target, given = node["_target_"], settings(node)
     kind = locate(target, key if key == "_target_" else f"{key}._target_")
     check_arguments(key, target, kind, given)
@@ -156,11 +126,7 @@ def check_arguments(key: str, target: str, kind: Callable[..., Any], given: Mapp
 
 
 def verifier(spec: str | Mapping[str, Any] | None, key: str = "data.verifier") -> Verifier | None:
-    """The verifier that a config names: one of qwen_align/verifier/ by its name, a dotted path, FILE.py:NAME, or a node.
-
-    Raises:
-        ConfigError: there is none, or it does not take its settings.
-    """
+    """The verifier that a config names: one of qwen_align/verifier/ by its name, a dotted path, FILE.py:NAME, or a node."""
     if spec is None:
         return None
     node: Mapping[str, Any] = {"_target_": spec} if isinstance(spec, str) else spec
@@ -171,31 +137,27 @@ def verifier(spec: str | Mapping[str, Any] | None, key: str = "data.verifier") -
         judge = locate(target, key)
         if given or inspect.isclass(judge):
             judge = construct(node, key)
-        return _verifier(judge, re.split("[.:]", target)[-1], key)
-    if not _judges(_VERIFIERS / f"{target}.py"):
+    elif not _judges(_VERIFIERS / f"{target}.py"):
         known = verifiers()
         raise ConfigError(f"{key}={target}: expected null, {', '.join(known)} or FILE.py:NAME{nearest(target, known)}")
-    judge = importlib.import_module(f"{Verifier.__module__}.{target}")
-    if build := getattr(judge, "build", None):
-        check_arguments(key, target, build, given)
-        try:
-            judge = build(**given)
-        except ValueError as error:
-            raise ConfigError(f"{key}.{error}") from error
-    elif given:
-        raise ConfigError(f"{key}={target}: takes no settings; got {', '.join(given)}")
-    return _verifier(judge, target, key)
-
-
-def _verifier(judge: Any, name: str, key: str) -> Verifier:
+    else:
+        judge = importlib.import_module(f"{Verifier.__module__}.{target}")
+        if build := getattr(judge, "build", None):
+            check_arguments(key, target, build, given)
+            try:
+                judge = build(**given)
+            except ValueError as error:
+                raise ConfigError(f"{key}.{error}") from error
+        elif given:
+            raise ConfigError(f"{key}={target}: takes no settings; got {', '.join(given)}")
     try:
-        return Verifier(judge, name)
+        return Verifier(judge, re.split("[.:]", target)[-1])
     except ValueError as error:
         raise ConfigError(f"{key}={error}") from error
 
 
 def _judges(path: Path) -> bool:
-    return path.is_file() and not {"verify", "build"}.isdisjoint(names_in(str(path)))
+    return path.is_file() and not {"verify", "build"}.isdisjoint(source_code.names_in(path))
 
 
 def verifiers() -> list[str]:
@@ -207,13 +169,9 @@ def code_hash(target: str) -> str | None:
     """A hash of the user's file behind a target, so that changed code is another stage; None for installed packages."""
     if is_file(target):
         return hashlib.sha256(Path(target.rpartition(":")[0]).read_bytes()).hexdigest()
-    top = target.partition(".")[0]
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    origin = Path(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None
-    if origin is None or top == "qwen_align" or {"site-packages", "dist-packages"} & set(origin.parts):
+    spec = source_code.top_spec(target)
+    origin = Path(spec.origin if spec and spec.origin else "")
+    if not origin.is_file() or target.startswith("qwen_align.") or {"site-packages", "dist-packages"} & set(origin.parts):
         return None
     files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -29,19 +29,15 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _folders() -> list[Path]:
-    return [CONF, *extra]
-
-
 def names() -> list[str]:
     """The groups, in alphabetical order; bench/ holds the speed suites of another program."""
-    found = {p.name for folder in _folders() if folder.is_dir() for p in folder.iterdir() if p.is_dir()}
+    found = {p.name for folder in (CONF, *extra) if folder.is_dir() for p in folder.iterdir() if p.is_dir()}
     return sorted(found - {"hydra", "bench"})
 
 
 def options(group: str) -> list[str]:
     """The options of a group that are files, in alphabetical order."""
-    return sorted({p.stem for folder in _folders() for p in (folder / group).glob("*.yaml")})
+    return sorted({p.stem for folder in (CONF, *extra) for p in (folder / group).glob("*.yaml")})
 
 
 def is_target(group: str, option: str) -> bool:
@@ -65,7 +61,7 @@ def read(group: str | None, option: str) -> dict[str, Any]:
     """One option as plain data, options of the same group that it builds on included; {} where there is none."""
     if group and is_target(group, option):
         return {"_target_": option, **LAYER}
-    path = next((p for f in _folders() if (p := f / (group or "") / f"{option}.yaml").is_file()), None)
+    path = next((p for f in (CONF, *extra) if (p := f / (group or "") / f"{option}.yaml").is_file()), None)
     if path is None:
         return {}
     content = dict(_load(path))
@@ -91,7 +87,4 @@ def flatten(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def top_level() -> dict[str, Any]:
     """config.yaml's own keys."""
-    content = dict(_load(CONF / "config.yaml"))
-    content.pop("defaults", None)
-    content.pop("hydra", None)
-    return content
+    return {key: value for key, value in _load(CONF / "config.yaml").items() if key not in ("defaults", "hydra")}

@@ -35,10 +35,7 @@ def expanded(overrides: list[str]) -> list[str]:
     """The overrides as Hydra composes them: `reward=[a,b]` as several rewards, `reward._target_=X` as the option X.
 
     Another target is another reward, which the settings of the option that it replaces don't belong to. With `reward=OPTION`
-    typed beside it, the option's settings stay.
-
-    Raises:
-        ConfigError: a list where Hydra could only merge its options into one, or one name twice.
+    typed beside it, the option's settings stay. ConfigError for a list of another group, or one name twice.
     """
     found: list[str] = []
     chosen = any(override.startswith("reward=") for override in overrides)
@@ -66,11 +63,7 @@ def _several(override: str, key: str, value: str) -> list[str]:
 
 
 def checked(override: str) -> str:
-    """One override, checked; a known TRL or PEFT field gets the ++ that Hydra wants for it.
-
-    Raises:
-        ConfigError: an unknown group, option or key, with the nearest right one.
-    """
+    """One override, with the ++ that Hydra wants for a TRL or PEFT field; ConfigError for what is unknown, with the nearest."""
     match = re.match(r"(?P<plus>[+~]{0,2})(?P<key>[\w./@:-]+)(?P<rest>=.*)?$", override, re.DOTALL)
     if override.startswith("-") or not match or match["key"].startswith("hydra"):
         return override
@@ -84,9 +77,7 @@ def checked(override: str) -> str:
     if field := re.fullmatch(r"(?:method|stages\.(?P<stage>\w+))\.(?P<name>.+)", key):
         is_new = _check_method(f"{key}{rest}", field["stage"], field["name"])
         return added if is_new or field["stage"] or rest.startswith("={") else override
-    if key.startswith("adapter.") and key.split(".")[1] in _adapter_fields():
-        return added
-    if key.startswith("reward."):
+    if key.startswith("reward.") or (key.startswith("adapter.") and key.split(".")[1] in _adapter_fields()):
         return added
     known = _known_keys()
     if known.get(key.rpartition(".")[0]) == {}:  # below a node of free form, such as data.columns
@@ -110,7 +101,7 @@ def _check_options(override: str, group: str, value: str) -> None:
 
 
 def _check_method(shown: str, stage: str | None, name: str) -> bool:
-    """Whether a key of a method is a field of its TRL class; ConfigError where it is nothing."""
+    """Whether a key of a method may be new to Hydra; ConfigError where there is no such key."""
     known = groups.options("method")
     if stage and stage not in known:
         raise ConfigError(f"{shown.partition('=')[0]}: no method {stage}{nearest(stage, known)}")
@@ -134,7 +125,6 @@ def _check_method(shown: str, stage: str | None, name: str) -> bool:
 
 
 def _adapter_fields() -> set[str]:
-    """The fields of the classes that adapters are made of, PEFT's among them."""
     nodes = [groups.read("adapter", option) for option in groups.options("adapter")]
     return {name for node in nodes for name in schema.fields(node["_target_"])}
 
@@ -156,5 +146,5 @@ def owners(key: str) -> str:
 
 
 def misplaced(key: str) -> str:
-    """What to say of a key that the chosen option of its group lacks."""
+    """The error for a key that the chosen option of its group lacks."""
     return f"{key}: not a key of the option that is chosen here{owners(key)}"

@@ -40,17 +40,13 @@ def kind(name: str) -> str:
 
 def load(name: str) -> Callable[[Planned], None]:
     """The rule of a name under `checks`."""
-    found: Callable[[Planned], None] = component.locate(dotted(name, __name__), "method.checks")
-    return found
+    return component.locate(dotted(name, __name__), "method.checks")
 
 
 def batch(method: Mapping[str, Any], processes: int) -> tuple[int, int]:
     """(per_device_train_batch_size, gradient_accumulation_steps) that make the method's batch, whatever the process count.
 
-    The first is the largest that comes out even and is at most what the config says: what a device holds at once.
-
-    Raises:
-        ConfigError: the equation that does not come out even.
+    The first is the largest that comes out even and is at most what the config says. ConfigError with an uneven equation.
     """
     args = method["args"]
     if "prompts_per_step" in method:
@@ -63,10 +59,10 @@ def batch(method: Mapping[str, Any], processes: int) -> tuple[int, int]:
     most, accumulation = min(args["per_device_train_batch_size"], share), args.get("gradient_accumulation_steps")
     per_device = most if accumulation else max(n for n in range(1, most + 1) if share % n == 0)
     accumulation = accumulation or share // per_device
-    if per_device * processes * accumulation != total:
+    if (product := per_device * processes * accumulation) != total:
+        equation = f"{per_device} x {processes} x {accumulation} = {product}; both must be equal"
         raise ConfigError(
-            f"{key} = {total}, but per_device_train_batch_size x processes x gradient_accumulation_steps = {per_device} x "
-            f"{processes} x {accumulation} = {per_device * processes * accumulation}; both must be equal"
+            f"{key} = {total}, but per_device_train_batch_size x processes x gradient_accumulation_steps = {equation}"
         )
     return per_device, accumulation
 
@@ -90,30 +86,25 @@ def exact_resume(planned: Planned) -> None:
     window = (args.get("steps_per_generation") or accumulation) * args.get("num_iterations", 1)
     every = window // math.gcd(window, accumulation)
     if args.save_steps % every:
-        raise ConfigError(
-            f"method.args.save_steps={args.save_steps}: a run can only resume exactly where a generation batch ends, "
-            f"every {every} steps; expected a multiple of it"
-        )
+        ends = f"a run can only resume exactly where a generation batch ends, every {every} steps"
+        raise ConfigError(f"method.args.save_steps={args.save_steps}: {ends}; expected a multiple of it")
 
 
 def reference_on_disk(planned: Planned) -> None:
     """TRL reads the KL term's reference from where the policy came from."""
     job, beta = planned.job, planned.job.method.args.get("beta")
     if beta and job.init == "base" and planned.choices["adapter"] == "none" and "name" not in job.model:
-        raise ConfigError(
-            f"method.args.beta={beta}: the KL term's reference is read from disk, and init=base of "
-            f"model={planned.choices['model']} is random weights; expected init=sft or beta=0"
-        )
+        start = f"init=base of model={planned.choices['model']} is random weights; expected init=sft or beta=0"
+        raise ConfigError(f"method.args.beta={beta}: the KL term's reference is read from disk, and {start}")
 
 
 def whole_distribution(planned: Planned) -> None:
     """No truncated sampling in generation_kwargs; as TRL's own fields it is refused with their ranges."""
     args = planned.job.method.args
     for name, value in (args.get("generation_kwargs") or {}).items():
-        if name in ("top_p", "top_k", "min_p"):
-            wrong = schema.problem(name, value, schema.fields(args["_target_"])[name])
-            if wrong:
-                raise ConfigError(f"method.args.generation_kwargs.{name}={value}: {wrong}")
+        truncates = name in ("top_p", "top_k", "min_p")
+        if truncates and (wrong := schema.problem(name, value, schema.fields(args["_target_"])[name])):
+            raise ConfigError(f"method.args.generation_kwargs.{name}={value}: {wrong}")
 
 
 def vllm_rollouts(planned: Planned) -> None:
@@ -129,10 +120,9 @@ def known_names(planned: Planned) -> None:
         for name in [value] if isinstance(value, str) else value or []:
             known = source_code.compared_with(args["_target_"], field)
             if known and name not in known:
-                raise ConfigError(
-                    f"method.args.{field}={name}: expected one {'or more ' * (not isinstance(value, str))}of "
-                    f"{', '.join(known)}{nearest(str(name), known)}"
-                )
+                one = "one" if isinstance(value, str) else "one or more"
+                near = nearest(str(name), known)
+                raise ConfigError(f"method.args.{field}={name}: expected {one} of {', '.join(known)}{near}")
 
 
 def beta_above_zero(planned: Planned) -> None:
@@ -153,10 +143,8 @@ def reference_in_one_process(planned: Planned) -> None:
     """Reference log-probs are computed before the first step in one process alone."""
     processes = planned.job.hardware.processes
     if planned.job.method.args.get("precompute_ref_log_probs") and processes > 1:
-        raise ConfigError(
-            f"method.args.precompute_ref_log_probs=true: TRL does that in one process, and hardware.processes={processes}; "
-            "expected false"
-        )
+        reason = f"TRL does that in one process, and hardware.processes={processes}"
+        raise ConfigError(f"method.args.precompute_ref_log_probs=true: {reason}; expected false")
 
 
 def smoothing_of_robust(planned: Planned) -> None:
@@ -164,10 +152,8 @@ def smoothing_of_robust(planned: Planned) -> None:
     args = planned.job.method.args
     smoothing = args.get("label_smoothing", 0.0)
     if "robust" in args.loss_type and not 0 <= smoothing < 0.5:
-        raise ConfigError(
-            f"method.args.label_smoothing={smoothing}: the share of wrong labels for loss_type=robust; expected at least 0 and "
-            "less than 0.5"
-        )
+        expected = "the share of wrong labels for loss_type=robust; expected at least 0 and less than 0.5"
+        raise ConfigError(f"method.args.label_smoothing={smoothing}: {expected}")
 
 
 def share_of_wrong_labels(planned: Planned) -> None:
@@ -182,17 +168,14 @@ def mismatched_rows(planned: Planned) -> None:
     args = planned.job.method.args
     if args.get("loss_type") == "apo_zero_unpaired":
         return
+    other = "or loss_type=apo_zero_unpaired, which has no KL term"
     if (order := args.get("train_sampling_strategy", "sequential")) != "sequential":
-        raise ConfigError(
-            f"method.args.train_sampling_strategy={order}: the KL term pairs neighbours (rows are shuffled once, by seed); "
-            "expected sequential, or loss_type=apo_zero_unpaired, which has no KL term"
-        )
+        reason = f"the KL term pairs neighbours (rows are shuffled once, by seed); expected sequential, {other}"
+        raise ConfigError(f"method.args.train_sampling_strategy={order}: {reason}")
     per_device, _ = batch(planned.job.method, planned.job.hardware.processes)
     if per_device < 2:
-        raise ConfigError(
-            f"method.args.per_device_train_batch_size={per_device}: the KL term needs two answers in memory at once; expected "
-            "more, an even method.batch_size, or loss_type=apo_zero_unpaired, which has no KL term"
-        )
+        reason = f"the KL term needs two answers in memory at once; expected more, an even method.batch_size, {other}"
+        raise ConfigError(f"method.args.per_device_train_batch_size={per_device}: {reason}")
 
 
 def verified(planned: Planned) -> None:

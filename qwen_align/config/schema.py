@@ -10,7 +10,6 @@ from typing import Any
 
 from qwen_align.config import source_code
 
-_ENUMS = ("transformers.trainer_utils", "transformers.training_args")
 _WHOLE = (
     "the trainer's log-probs are those of the whole distribution, so sampling from a part of it biases the gradient; "
     "evaluation.top_p and evaluation.top_k are free"
@@ -38,8 +37,7 @@ _CHOICES = {"vllm_mode": ("server", "colocate")}
 @lru_cache
 def fields(target: str) -> dict[str, ast.expr]:
     """Field name -> annotation of a config class such as `trl.RLOOConfig`, those that it inherits included; {} if unknown."""
-    cls = source_code.find(target)
-    lines = [line for above in (source_code.lineage(cls) if cls else []) for line in getattr(above.node, "body", [])]
+    lines = [member.node for member in source_code.members(target)]
     named = [line for line in lines if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
     return {line.target.id: line.annotation for line in named if "ClassVar" not in ast.unparse(line.annotation)}  # type: ignore[union-attr]
 
@@ -48,12 +46,17 @@ def fields(target: str) -> dict[str, ast.expr]:
 def enums() -> dict[str, tuple[str, ...]]:
     """Enum name -> its values, of the enums that training arguments use."""
     found = {}
-    for file in map(source_code.file_of, _ENUMS):
+    for file in map(source_code.file_of, ("transformers.trainer_utils", "transformers.training_args")):
         for node in source_code.tree(file).body if file else []:
             if isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Name) and "Enum" in b.id for b in node.bases):
                 values = [n.value.value for n in node.body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)]
                 found[node.name] = tuple(str(v) for v in values)
     return found
+
+
+def has_type(value: Any, kind: type) -> bool:
+    """Whether a plain value is of a type: a whole number is a float too, true and false are only truth values."""
+    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _accepts(value: Any, annotation: ast.expr) -> bool:
@@ -69,14 +72,8 @@ def _accepts(value: Any, annotation: ast.expr) -> bool:
             return value is None
         case ast.Constant(value=str(text)):
             return _accepts(value, ast.parse(text, mode="eval").body)
-        case ast.Name(id="bool"):
-            return isinstance(value, bool)
-        case ast.Name(id="int"):
-            return isinstance(value, int) and not isinstance(value, bool)
-        case ast.Name(id="float"):
-            return isinstance(value, (int, float)) and not isinstance(value, bool)
-        case ast.Name(id="str"):
-            return isinstance(value, str)
+        case ast.Name(id="bool" | "int" | "float" | "str" as name):
+            return has_type(value, {"bool": bool, "int": int, "float": float, "str": str}[name])
         case ast.Name(id="dict") | ast.Subscript(value=ast.Name(id="dict")):
             return isinstance(value, dict)
         case ast.Subscript(value=ast.Name(id="list" | "tuple")):

@@ -1,8 +1,8 @@
 """Where a dotted name or FILE.py:NAME is defined, found in source text: nothing is imported to ask.
 
-Importing TRL costs seconds; parsing the few files that are followed costs a tenth of one. A name is followed from its module
-through `from .x import Name` and the dicts of lazy modules (`_import_structure = {"x": ["Name"]}`), a class to its bases
-through the imports of its own file. Left out: names that exist only once code has run (`setattr`, `globals()`).
+Importing TRL costs seconds; parsing the few files that are followed costs a tenth of one. A name is followed through
+`from .x import Name` and the dicts of lazy modules (`_import_structure = {"x": ["Name"]}`), a class to its bases through the
+imports of its file. Left out: names that exist only once code has run (`setattr`, `globals()`).
 """
 
 import ast
@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from qwen_align.errors import nearest
+from qwen_align.errors import ConfigError, nearest
 
 _HEAVY = {"torch", "transformers", "trl", "datasets", "peft", "accelerate", "evaluate"}
 
@@ -28,28 +29,43 @@ class Definition:
 
 @lru_cache
 def tree(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(f"{file}: is no Python ({error})") from error
 
 
-def _python(base: Path) -> Path | None:
-    """The file of a module at a path without suffix: a package's __init__.py, or NAME.py."""
-    return next((path for path in (base / "__init__.py", base.with_name(f"{base.name}.py")) if path.is_file()), None)
+def names_in(file: Path) -> list[str]:
+    """The functions and classes that a file defines at its top level, and what it assigns there."""
+    body = tree(file).body
+    assigned = [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    return [*(n.name for n in body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))), *assigned]
+
+
+def top_spec(target: str) -> ModuleSpec | None:
+    """The spec of a dotted name's first part; find_spec of the whole would import the packages around it."""
+    try:
+        return importlib.util.find_spec(target.partition(".")[0])
+    except (ImportError, ValueError):
+        return None
+
+
+def _python(base: Path, module: str) -> Path | None:
+    """The file of a module below a folder: a package's __init__.py, or NAME.py."""
+    path = base.joinpath(*module.split("."))
+    return next((p for p in (path / "__init__.py", path.with_name(f"{path.name}.py")) if p.is_file()), None)
 
 
 @lru_cache
 def file_of(module: str) -> Path | None:
-    """The file of a dotted module; find_spec would import the packages around it, so only the first part is asked for."""
-    top, _, rest = module.partition(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
+    """The file of a dotted module."""
+    spec, rest = top_spec(module), module.partition(".")[2]
     if spec is None or spec.origin is None:
         return None
     origin = Path(spec.origin)
     if not rest:
         return origin if origin.suffix == ".py" else None
-    return _python(origin.parent.joinpath(*rest.split("."))) if spec.submodule_search_locations else None
+    return _python(origin.parent, rest) if spec.submodule_search_locations else None
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -63,12 +79,11 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _imported_from(node: ast.ImportFrom, file: Path) -> Path | None:
-    """The file of the module that an import names."""
+    name = node.module or ""
     if not node.level:
-        name = node.module or ""
-        return file_of(name) or _python(file.parent.joinpath(*name.split(".")))  # a user's file beside this one
+        return file_of(name) or _python(file.parent, name)  # a user's file beside this one
     base = file.parents[node.level - 1]
-    return _python(base.joinpath(*node.module.split("."))) if node.module else base / "__init__.py"
+    return _python(base, name) if name else base / "__init__.py"
 
 
 def _lazy(node: ast.Assign, name: str, file: Path) -> Path | None:
@@ -77,12 +92,11 @@ def _lazy(node: ast.Assign, name: str, file: Path) -> Path | None:
         return None
     for key, value in zip(node.value.keys, node.value.values, strict=True):
         if isinstance(key, ast.Constant) and isinstance(value, ast.List) and name in [ast.unparse(e)[1:-1] for e in value.elts]:
-            return _python(file.parent.joinpath(*str(key.value).split(".")))
+            return _python(file.parent, str(key.value))
     return None
 
 
 def _bound(file: Path, name: str, seen: frozenset[tuple[Path, str]] = frozenset()) -> Definition | None:
-    """Where a module gets a name from."""
     if (file, name) in seen:
         return None
     seen |= {(file, name)}
@@ -117,16 +131,7 @@ def find(target: str) -> Definition | None:
         return None
     if file := file_of(outer):
         return _bound(file, name)
-    above = find(outer)
-    return next((d for d in lineage(above) for d in _members(d) if _name(d) == name), None) if above else None
-
-
-def _members(cls: Definition) -> list[Definition]:
-    return [Definition(node, cls.file) for node in cls.node.body] if isinstance(cls.node, ast.ClassDef) else []
-
-
-def _name(definition: Definition) -> str | None:
-    return getattr(definition.node, "name", None)
+    return next((member for member in members(outer) if getattr(member.node, "name", None) == name), None)
 
 
 def _base(file: Path, name: str) -> Definition | None:
@@ -139,7 +144,7 @@ def _base(file: Path, name: str) -> Definition | None:
             module = next((file_of(a.name) for a in node.names if (a.asname or a.name) == outer), None)
         elif isinstance(node, ast.ImportFrom) and (package := _imported_from(node, file)):
             alias = next((a.name for a in node.names if (a.asname or a.name) == outer), None)
-            module = _python(package.parent / alias) if alias else None
+            module = _python(package.parent, alias) if alias else None
         else:
             continue
         if module:
@@ -147,21 +152,23 @@ def _base(file: Path, name: str) -> Definition | None:
     return None
 
 
-def lineage(cls: Definition) -> list[Definition]:
-    """A class after the classes that it inherits from, as far as their source is there."""
-    bases = cls.node.bases if isinstance(cls.node, ast.ClassDef) else []
-    named = [base.value if isinstance(base, ast.Subscript) else base for base in bases]
-    found = [_base(cls.file, ast.unparse(base)) for base in named]
-    return [*(above for base in found if base for above in lineage(base)), cls]
+def _members(cls: Definition | None) -> list[Definition]:
+    if cls is None or not isinstance(cls.node, ast.ClassDef):
+        return []
+    named = [base.value if isinstance(base, ast.Subscript) else base for base in cls.node.bases]
+    inherited = [member for base in named for member in _members(_base(cls.file, ast.unparse(base)))]
+    return [*inherited, *(Definition(node, cls.file) for node in cls.node.body)]
+
+
+def members(target: str) -> list[Definition]:
+    """The statements in a class's body, after those that it inherits, as far as their source is there."""
+    return _members(find(target))
 
 
 def defines(target: str) -> bool:
     """Whether a dotted name or FILE.py:NAME exists, as far as source text can tell; True for modules without any."""
     if ".py:" not in target:
-        try:
-            spec = importlib.util.find_spec(target.partition(".")[0])
-        except (ImportError, ValueError):
-            return False
+        spec = top_spec(target)
         if spec is not None and not str(spec.origin).endswith(".py"):  # built in, or compiled
             return True
     return find(target) is not None
@@ -195,18 +202,14 @@ def is_light(target: str) -> bool:
     definition = find(target)
     if definition is None or target.partition(".")[0] in _HEAVY:
         return False
-    imported: set[str] = set()
-    for node in tree(definition.file).body:
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imported.add((node.module or "").partition(".")[0])
-    return not imported & _HEAVY
+    body = tree(definition.file).body
+    imported = [alias.name for node in body if isinstance(node, ast.Import) for alias in node.names]
+    imported += [node.module or "" for node in body if isinstance(node, ast.ImportFrom)]
+    return _HEAVY.isdisjoint(name.partition(".")[0] for name in imported)
 
 
 @lru_cache
 def methods_of(target: str) -> frozenset[str]:
     """The public method names of a class, inherited ones included: a data class's views are among them."""
-    cls = find(target)
-    members = [member.node for above in (lineage(cls) if cls else []) for member in _members(above)]
-    return frozenset(n.name for n in members if isinstance(n, ast.FunctionDef) and not n.name.startswith("_"))
+    nodes = [member.node for member in members(target)]
+    return frozenset(n.name for n in nodes if isinstance(n, ast.FunctionDef) and not n.name.startswith("_"))

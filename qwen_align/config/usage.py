@@ -31,6 +31,5 @@ All keys of a command: --cfg job. Your own options: --config-dir FOLDER. Hydra's
 
 
 def text() -> str:
-    """The help page."""
     lines = [f"  {name:<11} {', '.join(groups.options(name))}" for name in groups.names()]
     return _TEXT.format(groups="\n".join(lines))

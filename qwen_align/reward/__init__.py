@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from qwen_align.config import component, groups, source_code
@@ -36,7 +36,7 @@ def several(**rewards: Any) -> dict[str, Any]:
 
 
 def nodes(node: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """name -> component of a reward setting: one, or several under names of their own."""
+    """name -> component of a reward setting: one, or several under names of their own; {} of none."""
     if not node:
         return {}
     if node.get("_target_") == SEVERAL:
@@ -44,25 +44,14 @@ def nodes(node: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
     return {str(node.get("name") or re.split("[.:]", str(node.get("_target_")))[-1]): dict(node)}
 
 
-def _ignored(*_: Any) -> None:
-    """log_extra and log_metric outside a trainer."""
-
-
 @dataclass(frozen=True)
 class Reward:
-    """What a completion is worth, under a name.
+    """What a completion is worth, under a name."""
 
-    Args:
-        name: of its metrics.
-        function: in TRL's convention.
-        weight: in a sum of several.
-        clip: the range that its values are cut to, before the weight; None cuts nothing.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    weight: float = 1.0
-    clip: tuple[float, float] | None = None
+    name: str  # of its metrics
+    function: Callable[..., Any]  # in TRL's convention
+    weight: float = 1.0  # in a sum of several
+    clip: tuple[float, float] | None = None  # the range that its values are cut to, before the weight
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -126,15 +115,14 @@ class Reward:
         if not isinstance(values, (list, tuple)) or len(values) != len(completions):
             shape = f"{len(values)} values" if isinstance(values, (list, tuple)) else f"{values!r:.100}"
             raise RuntimeError(f"reward {self.name} returned {shape} for {len(completions)} completions")
-        return [self._value(*pair) for pair in zip(values, completions, strict=True)]
-
-    def _value(self, returned: Any, completion: Conversation) -> float | None:
-        value = returned.item() if hasattr(returned, "item") else returned  # NumPy's and torch's numbers
-        if value is None:
-            return None
-        if not isinstance(value, (int, float)) or not isfinite(value):
-            raise RuntimeError(f"reward {self.name} returned {value!r:.100} for {text_of(completion)[:200]!r}")
-        return float(value) if self.clip is None else min(max(float(value), self.clip[0]), self.clip[1])
+        low, high = self.clip or (-inf, inf)
+        found: list[float | None] = []
+        for returned, completion in zip(values, completions, strict=True):
+            value = returned.item() if hasattr(returned, "item") else returned  # NumPy's and torch's numbers
+            if value is not None and not (isinstance(value, (int, float)) and isfinite(value)):
+                raise RuntimeError(f"reward {self.name} returned {value!r:.100} for {text_of(completion)[:200]!r}")
+            found.append(None if value is None else min(max(float(value), low), high))
+        return found
 
     def score(
         self,
@@ -143,13 +131,7 @@ class Reward:
         columns: Mapping[str, Sequence[Any]],
         completion_ids: Sequence[Sequence[int]] | None = None,
     ) -> list[float | None]:
-        """What it says of each completion, called as TRL calls it, outside a trainer.
-
-        Args:
-            prompts: text or messages.
-            completions: texts; it sees messages where the prompts are messages.
-            columns: of the data, a value a completion.
-            completion_ids: token ids of the completions, for rewards that read them.
+        """The value of each completion outside a trainer, called as TRL calls it: messages where the prompts are messages.
 
         Raises:
             ConfigError: it reads a column or token ids that are not there.
@@ -159,7 +141,8 @@ class Reward:
         if self.reads_ids and completion_ids is None:
             raise ConfigError(f"reward={self.name}: reads completion_ids, and only the text of these completions is known")
         given: dict[str, Any] = {k: v for k, v in columns.items() if k not in ("prompt", "completion", *GIVEN)}
-        given |= {"prompts": list(prompts), "trainer_state": None, "log_extra": _ignored, "log_metric": _ignored}
+        given |= {"prompts": list(prompts), "trainer_state": None}
+        given |= dict.fromkeys(("log_extra", "log_metric"), lambda *_: None)
         given["completions"] = [
             text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
             for prompt, text in zip(prompts, completions, strict=True)
@@ -180,13 +163,6 @@ def clipping(clip: Sequence[float] | None) -> tuple[float, float] | None:
     return float(clip[0]), float(clip[1])
 
 
-def _weight(node: Mapping[str, Any]) -> float:
-    weight = node.get("weight", 1.0)
-    if type(weight) not in (int, float) or not isfinite(weight):
-        raise ConfigError(f"reward.weight={weight}: expected a number")
-    return float(weight)
-
-
 def _parameters(function: Callable[..., Any]) -> tuple[list[inspect.Parameter], bool]:
     """(the parameters of a function that have a name of their own, whether it takes any other by name)."""
     found = inspect.signature(function).parameters.values()
@@ -195,7 +171,7 @@ def _parameters(function: Callable[..., Any]) -> tuple[list[inspect.Parameter], 
 
 
 def _is_reward(function: Any) -> bool:
-    """Whether TRL's convention fits: it takes completions, their token ids, or anything by name."""
+    """Whether it takes completions, their token ids, or anything by name."""
     try:
         parameters, takes_all = _parameters(function)
     except (TypeError, ValueError):  # nothing to call, or a builtin
@@ -216,55 +192,44 @@ def _function(name: str, node: Mapping[str, Any]) -> Callable[..., Any]:
         component.check_arguments("reward", target, found, given, some=True)
         found = functools.partial(found, **given)
     if not _is_reward(found):
-        raise ConfigError(
-            f"reward._target_={target}: can't be called with completions; expected f(completions, **columns) -> a list of "
-            "numbers, or what makes one"
-        )
+        expected = "f(completions, **columns) -> a list of numbers, or what makes one"
+        raise ConfigError(f"reward._target_={target}: can't be called with completions; expected {expected}")
     return found
 
 
-def _parts(node: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    found = nodes(node)
-    if not found:
+def _settings(node: Mapping[str, Any] | None) -> Iterator[tuple[str, dict[str, Any], float, tuple[float, float] | None]]:
+    """(name, component, weight, clip) of each reward; ConfigError for a wrong weight or clip, or no reward at all."""
+    if not (found := nodes(node)):
         raise ConfigError("reward=several: holds no reward; expected names, for example reward=[countdown,length]")
-    return found
+    for name, part in found.items():
+        weight = part.get("weight", 1.0)
+        if type(weight) not in (int, float) or not isfinite(weight):
+            raise ConfigError(f"reward.weight={weight}: expected a number")
+        yield name, part, float(weight), clipping(part.get("clip"))
 
 
 def check(node: Mapping[str, Any] | None) -> None:
     """Raise ConfigError for what is wrong with a reward setting, as far as that shows without importing anything heavy."""
-    for name, part in _parts(node).items():
-        _weight(part), clipping(part.get("clip"))
+    for name, part, _, _ in _settings(node):
         target = part.get("_target_")
         if not isinstance(target, str):
             raise ConfigError(f"reward={name}: has no _target_; expected package.function or FILE.py:NAME")
         if component.is_file(target):
             component.absolute("reward._target_", target)
         elif not source_code.defines(target):
-            raise ConfigError(
-                f"reward._target_={target}: is not there; expected package.function or FILE.py:NAME"
-                f"{source_code.nearest_name(target)}"
-            )
+            near = source_code.nearest_name(target)
+            raise ConfigError(f"reward._target_={target}: is not there; expected package.function or FILE.py:NAME{near}")
         elif target.startswith("qwen_align.") and source_code.is_light(target):
             _function(name, part)
 
 
 def build(node: Mapping[str, Any] | None) -> list[Reward]:
-    """The rewards of a setting, in order.
-
-    Raises:
-        ConfigError: what `check` finds, a target that can't be imported or is not called with completions.
-    """
-    return [
-        Reward(name, _function(name, part), _weight(part), clipping(part.get("clip"))) for name, part in _parts(node).items()
-    ]
+    """The rewards of a setting, in order; ConfigError for a target that can't be imported or called with completions."""
+    return [Reward(name, _function(name, part), weight, clip) for name, part, weight, clip in _settings(node)]
 
 
 def rehearse(rewards: Sequence[Reward], rows: Sequence[Mapping[str, Any]], with_ids: bool = True) -> None:
-    """Ask every reward about two made-up answers to the data's first rows, so that a wrong one is found before training.
-
-    Raises:
-        ConfigError: it lacks a column, or token ids where there will be none, raised, or gave anything but two numbers.
-    """
+    """Ask every reward about made-up answers to the data's first two rows: a wrong one is a ConfigError before training."""
     some = list(rows[:2])
     columns = {key: [row[key] for row in some] for key in some[0]}
     texts = ["", "A trial answer."][: len(some)]

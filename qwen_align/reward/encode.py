@@ -33,12 +33,6 @@ class Encoded(NamedTuple):
     truncated: bool
 
 
-class _Frame(NamedTuple):
-    before: list[int]
-    between: list[int]
-    after: list[int]
-
-
 def flatten(prompt: Conversation) -> str:
     """A prompt as one text: plain text or a single message as it is, several as paragraphs that begin with User: and so on."""
     if isinstance(prompt, str):
@@ -61,22 +55,12 @@ def _span(owners: list[int | None], text: int) -> tuple[int, int]:
 
 @dataclass
 class PairEncoder:
-    """Encodes and pads for one tokenizer.
-
-    Args:
-        tokenizer: of the reward model.
-        architecture: pair (one sequence) or siamese (two).
-        max_length: tokens of a sequence, frame included; of each of the two for siamese.
-        type_vocab_size: how many segment types the network knows; below 2 it gets none.
-
-    Raises:
-        ConfigError: a tokenizer that puts nothing between prompt and answer, or a max_length that leaves no room.
-    """
+    """Encodes and pads for one tokenizer; ConfigError for one without a separator, or a max_length without room for text."""
 
     tokenizer: "PreTrainedTokenizerBase"
-    architecture: str = "pair"
-    max_length: int = 512
-    type_vocab_size: int = 0
+    architecture: str = "pair"  # one sequence; siamese: two
+    max_length: int = 512  # tokens of a sequence, frame included; of each of the two for siamese
+    type_vocab_size: int = 0  # segment types that the network knows; below 2 it gets none
 
     def __post_init__(self) -> None:
         tokenizer, is_pair = self.tokenizer, self.architecture == "pair"
@@ -85,14 +69,13 @@ class PairEncoder:
         ids, owners = probe["input_ids"], probe.sequence_ids(0)
         first, end = _span(owners, 0)
         second, last = _span(owners, 1) if is_pair else (end, end)
-        self.frame = _Frame(ids[:first], ids[end:second], ids[last:])
+        self.before, self.between, self.after = ids[:first], ids[end:second], ids[last:]
+        self.room = self.max_length - len(self.before) - len(self.between) - len(self.after)
         self.typed = is_pair and self.type_vocab_size > 1 and probe["token_type_ids"][second] == 1
-        if is_pair and not self.frame.between:
-            raise ConfigError(
-                "reward.base: its tokenizer puts nothing between a prompt and an answer; expected an encoder such as "
-                "DeBERTa, DistilBERT or BERT"
-            )
-        if self.max_length < sum(map(len, self.frame)) + _PROMPT_SHARE:
+        if is_pair and not self.between:
+            expected = "expected an encoder such as DeBERTa, DistilBERT or BERT"
+            raise ConfigError(f"reward.base: its tokenizer puts nothing between a prompt and an answer; {expected}")
+        if self.room < _PROMPT_SHARE:
             raise ConfigError(f"reward.max_length={self.max_length}: leaves no room for text; expected 16 or more")
         special = (i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
         self.special = {*tokenizer.all_special_ids, *special} - {tokenizer.unk_token_id}
@@ -117,14 +100,12 @@ class PairEncoder:
         return [self._framed(read[text], answer) for text, answer in zip(texts, answers, strict=True)]
 
     def _framed(self, prompt: list[int], answer: list[int]) -> Encoded:
-        before, between, after = self.frame
-        room = self.max_length - sum(map(len, self.frame))
         if self.architecture == "siamese":
-            kept, whole = prompt[max(len(prompt) - room, 0) :], answer[:room]
-            first, second = [*before, *kept, *after], [*before, *whole, *after]
+            kept, whole = prompt[max(len(prompt) - self.room, 0) :], answer[: self.room]
+            first, second = [*self.before, *kept, *self.after], [*self.before, *whole, *self.after]
         else:
-            kept, whole = truncate(prompt, answer, room)
-            first, second = [*before, *kept, *between], [*whole, *after]
+            kept, whole = truncate(prompt, answer, self.room)
+            first, second = [*self.before, *kept, *self.between], [*whole, *self.after]
         return Encoded(first + second, len(first), len(kept) < len(prompt) or len(whole) < len(answer))
 
     def collate(self, rows: Sequence[Encoded]) -> "dict[str, Tensor]":

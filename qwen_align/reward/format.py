@@ -14,11 +14,7 @@ from qwen_align.reward import Conversation, text_of
 
 
 class FormatReward:
-    """1.0 for a completion of these sections, each once, in this order, with only white space around them; else 0.0.
-
-    Args:
-        tags: the names of the sections.
-    """
+    """1.0 for a completion of the sections `tags`, each once, in this order, with only white space around them; else 0.0."""
 
     def __init__(self, tags: Sequence[str] = ("think", "answer")) -> None:
         named = all(isinstance(tag, str) and re.fullmatch(r"[A-Za-z][\w-]*", tag) for tag in tags)

@@ -17,17 +17,11 @@ _UNITS = ("words", "characters")
 
 @dataclass(frozen=True)
 class LengthReward:
-    """0.0 for an answer that is short enough, down to -1.0 for one that is too long.
+    """0.0 for an answer that is short enough, down to -1.0 for one that is too long."""
 
-    Args:
-        most: the length that costs nothing.
-        falloff: how much longer costs 1.
-        unit: words, as white space separates them, or characters.
-    """
-
-    most: int = 200
-    falloff: int = 100
-    unit: str = "words"
+    most: int = 200  # the length that costs nothing
+    falloff: int = 100  # how much longer costs 1
+    unit: str = "words"  # as white space separates them, or characters
 
     def __post_init__(self) -> None:
         for key, value in {"most": self.most, "falloff": self.falloff}.items():

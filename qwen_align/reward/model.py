@@ -28,8 +28,6 @@ _CHOICES = {"architecture": ARCHITECTURES, "dtype": ("auto", "float32", "bfloat1
 
 
 class Loaded(NamedTuple):
-    """A reward model in memory."""
-
     network: "PreTrainedModel"
     pairs: PairEncoder
     offset: float
@@ -37,29 +35,17 @@ class Loaded(NamedTuple):
 
 @dataclass
 class RewardModel:
-    """A reward model, called in TRL's convention.
+    """A reward model, called in TRL's convention."""
 
-    Args:
-        base: what training starts from: a Hub name, a folder, package:NAME, or {model_type: ..., ...} for random weights.
-        architecture: pair (prompt and answer in one sequence) or siamese (apart).
-        revision: of base, or of folder, on the Hub.
-        max_length: tokens of a sequence; over-long ones are truncated and counted.
-        folder: a finished run of method=reward, a model folder or a Hub name; None: it has to be trained first.
-        name: of its metrics; NAME/truncated is the share of texts that were longer than max_length.
-        device: auto (the GPU if there is one), cpu, cuda or cuda:1.
-        dtype: auto (float32), float32 or bfloat16.
-        batch_tokens: at most so many are scored at once, padding included.
-    """
-
-    base: str | dict[str, Any] | None = None
-    architecture: str = "pair"
-    revision: str | None = None
-    max_length: int = 512
-    folder: str | None = None
-    name: str = "reward_model"
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_tokens: int = 16384
+    base: str | dict[str, Any] | None = None  # a Hub name, a folder, package:NAME, or {model_type: ...} for random weights
+    architecture: str = "pair"  # prompt and answer in one sequence; siamese: apart
+    revision: str | None = None  # of base, or of folder, on the Hub
+    max_length: int = 512  # tokens of a sequence; over-long ones are truncated and counted
+    folder: str | None = None  # a run of method=reward, a model folder or a Hub name; None: it has to be trained first
+    name: str = "reward_model"  # of its metrics; NAME/truncated is the share of texts longer than max_length
+    device: str = "auto"  # the GPU if there is one; cpu, cuda or cuda:1
+    dtype: str = "auto"  # float32; or bfloat16
+    batch_tokens: int = 16384  # at most so many are scored at once, padding included
     _loaded: Loaded | None = field(default=None, init=False, repr=False)
     _truncated: float = field(default=0.0, init=False, repr=False)
 
@@ -101,11 +87,7 @@ class RewardModel:
         return values
 
     def score(self, prompts: Sequence[Conversation], answers: Sequence[str]) -> list[float]:
-        """One score an answer; loads the weights when called first.
-
-        Raises:
-            ConfigError: nothing was trained yet, or what `folder` names can't score.
-        """
+        """One score an answer; ConfigError where nothing was trained yet, or what `folder` names can't score."""
         loaded = self.loaded()
         if not answers:
             return []
@@ -117,13 +99,11 @@ class RewardModel:
 
     def loaded(self) -> Loaded:
         """The network with its encoder, loaded when asked for first; ConfigError as of `score`."""
+        if self.folder is None and self._loaded is None:
+            trained = f"the reward model {self.name} has to be trained first (method=reward)"
+            raise ConfigError(f"reward.folder=null: {trained}; expected the folder of that run, a model folder or a Hub name")
         if self._loaded is None:
-            if self.folder is None:
-                raise ConfigError(
-                    f"reward.folder=null: the reward model {self.name} has to be trained first (method=reward); expected the "
-                    "folder of that run, a model folder or a Hub name"
-                )
-            self._loaded = self._load(self.folder)
+            self._loaded = self._load(str(self.folder))
         return self._loaded
 
     def _load(self, folder: str) -> Loaded:
@@ -149,11 +129,7 @@ class RewardModel:
 
 
 def _model_folder(folder: str) -> Path:
-    """model/ of a run folder, else the folder itself.
-
-    Raises:
-        ConfigError: a run that made no model.
-    """
+    """model/ of a run folder, else the folder itself; ConfigError for a run without a model."""
     path = Path(folder).expanduser()
     if (path / "model").is_dir():
         return path / "model"
@@ -164,11 +140,6 @@ def _model_folder(folder: str) -> Path:
 
 
 def _device(name: str) -> Any:
-    """A torch device.
-
-    Raises:
-        ConfigError: this process sees no such device.
-    """
     import torch
 
     if name == "auto":

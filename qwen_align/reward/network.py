@@ -34,7 +34,6 @@ Network = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 _LOAD_ERRORS = (OSError, ValueError, pickle.UnpicklingError)  # the last for a pickle with code in it
 _UNDECLARED = ("position_buckets", "share_att_key", "norm_rel_ebd", "conv_kernel_size")  # DeBERTa reads them all the same
 _VOCABULARY = 20_000  # words at most of a tokenizer that is made here
-_MANY = 1000  # texts whose scoring is worth a progress bar
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -72,11 +71,7 @@ def _config(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Pretr
 
 
 def _weights(wanted: Model) -> dict[str, Any]:
-    """How the weights are loaded: safetensors, or a pickle that can't run code, aloud; in fp32, whatever they were saved in.
-
-    Raises:
-        ConfigError: a file or a package is missing.
-    """
+    """How the weights are loaded: safetensors, or a pickle that can't run code; in fp32, whatever they were saved in."""
     if found := require(wanted):
         print(pickle_notice(wanted, found), flush=True)
     how = {"use_safetensors": found is None, "weights_only": True, "trust_remote_code": False}
@@ -104,11 +99,7 @@ def fresh(base: str | dict[str, Any], architecture: str, revision: str | None, t
 
 
 def saved(folder: str, architecture: str, revision: str | None, ours: bool) -> Network:
-    """A trained reward model: of a run (`ours`, its tokenizer exactly as it was saved), or a public one.
-
-    Raises:
-        ConfigError: nothing there that loads, or it has no trained head of one score.
-    """
+    """A trained reward model of a run (`ours`) or a public one; ConfigError where none loads that has a head of one score."""
     how = _weights(Model("reward.folder", folder, revision, saved=ours))
     kind: Any = Siamese if architecture == "siamese" else AutoModelForSequenceClassification
     try:
@@ -119,10 +110,9 @@ def saved(folder: str, architecture: str, revision: str | None, ours: bool) -> N
     except _LOAD_ERRORS as error:
         raise ConfigError(f"reward.folder={folder}: {_reason(error)}") from error
     if missing := sorted(info["missing_keys"] or [key for key, *_ in info["mismatched_keys"]]):
-        raise ConfigError(
-            f"reward.folder={folder}: is no trained reward model ({', '.join(missing[:3])} would be random); expected a run "
-            "of method=reward or a sequence classifier with one label"
-        )
+        reason = f"is no trained reward model ({', '.join(missing[:3])} would be random)"
+        expected = "expected a run of method=reward or a sequence classifier with one label"
+        raise ConfigError(f"reward.folder={folder}: {reason}; {expected}")
     if config.num_labels != 1:
         raise ConfigError(f"reward.folder={folder}: gives {config.num_labels} labels; a reward model gives one score")
     return network, tokenizer
@@ -135,26 +125,19 @@ def saved_tokenizer(folder: str) -> PreTrainedTokenizerBase:
 
 def _reason(error: Exception) -> str:
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return (
-        f"cannot be loaded from the Hub, its cache or a folder ({first}); offline, reward=minilm and reward=deberta_tiny need "
-        "nothing"
-    )
+    offline = "offline, reward=minilm and reward=deberta_tiny need nothing"
+    return f"cannot be loaded from the Hub, its cache or a folder ({first}); {offline}"
 
 
 def pair_encoder(
     network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, architecture: str, max_length: int
 ) -> PairEncoder:
-    """The encoder of pairs for this network.
-
-    Raises:
-        ConfigError: a max_length beyond the positions that the network has.
-    """
+    """The encoder of pairs for this network; ConfigError for a max_length beyond its positions."""
     config = network.config
     positions = getattr(config, "max_position_embeddings", None) or 0
     if getattr(config, "position_biased_input", True) and 0 < positions < max_length:
-        raise ConfigError(
-            f"reward.max_length={max_length}: {config.model_type} has {positions} positions; expected at most {positions}"
-        )
+        has = f"{config.model_type} has {positions} positions"
+        raise ConfigError(f"reward.max_length={max_length}: {has}; expected at most {positions}")
     return PairEncoder(tokenizer, architecture, max_length, getattr(config, "type_vocab_size", 0) or 0)
 
 
@@ -164,7 +147,7 @@ def scores(network: PreTrainedModel, pairs: PairEncoder, rows: Sequence[Encoded]
     network.eval()
     found = [0.0] * len(rows)
     with torch.inference_mode():
-        for indices in tqdm(batches(rows, batch_tokens), desc="scoring", mininterval=1.0, disable=len(rows) < _MANY):
+        for indices in tqdm(batches(rows, batch_tokens), desc="scoring", mininterval=1.0, disable=len(rows) < 1000):
             inputs = {key: value.to(network.device) for key, value in pairs.collate([rows[i] for i in indices]).items()}
             for i, value in zip(indices, network(**inputs).logits[:, 0].float().tolist(), strict=True):
                 found[i] = value

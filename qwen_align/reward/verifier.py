@@ -14,12 +14,7 @@ from qwen_align.reward import GIVEN, Conversation, text_of
 class VerifierReward:
     """correct, wellformed_wrong or malformed for a verdict; a verifier's score, where it gives scores, as it is.
 
-    Args:
-        verifier: as data.verifier names one.
-        name: of its metrics; NAME/timeouts counts the verdicts that were given up in a call.
-
-    Raises:
-        ConfigError: no verifier, or values that do not reward what is right.
+    The metric NAME/timeouts counts the verdicts that were given up in a call. ConfigError for none, or values out of order.
     """
 
     def __init__(
@@ -32,13 +27,11 @@ class VerifierReward:
     ) -> None:
         found = component.verifier(verifier, "reward.verifier")
         if found is None:
-            raise ConfigError(
-                "reward.verifier=null: the data has no verifier; expected data.verifier=NAME or FILE.py:NAME, or another reward"
-            )
+            expected = "expected data.verifier=NAME or FILE.py:NAME, or another reward"
+            raise ConfigError(f"reward.verifier=null: the data has no verifier; {expected}")
         if not correct > wellformed_wrong >= malformed:
-            raise ConfigError(
-                f"reward.correct={correct}: expected more than wellformed_wrong={wellformed_wrong} >= malformed={malformed}"
-            )
+            below = f"wellformed_wrong={wellformed_wrong} >= malformed={malformed}"
+            raise ConfigError(f"reward.correct={correct}: expected more than {below}")
         self.verifier, self.name, self.needs = found, name, found.needs
         self.values = {"correct": correct, "wellformed_wrong": wellformed_wrong, "malformed": malformed}
 
