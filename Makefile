@@ -32,7 +32,7 @@ endif
 test: .venv/installed ## the test suite, a process for each of two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-fast: .venv/installed ## what trains nothing, in less than a minute
+test-fast: .venv/installed ## what trains nothing, 80 seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not long and not vllm"
 
 test-all: .venv/installed ## with the tests of several processes that take minutes
