@@ -25,9 +25,9 @@ CORRECT, WRONG = Verdict.CORRECT, Verdict.WELLFORMED_WRONG
 def pool(monkeypatch):
     """A fresh pool with short limits."""
     monkeypatch.setattr(math_pool, "TIME_LIMIT", 1.0)
-    monkeypatch.setattr(math_pool, "_pool", math_pool._Pool())
+    math_pool._reset()
     yield math_pool
-    math_pool._pool.close()
+    math_pool._reset()
 
 
 ENDLESS = r"\binom{1000000000}{500000000}"
@@ -35,7 +35,7 @@ ENDLESS = r"\binom{1000000000}{500000000}"
 
 def test_late_worker_is_killed_counted_logged_and_replaced(pool, caplog):
     assert pool.equal("4", r"\sqrt{16}") is True
-    worker = pool._pool.idle[0].process
+    worker = pool._places.queue[-1]
     start = time.perf_counter()
     assert verify(rf"\boxed{{{ENDLESS}}}", "10") is WRONG
     assert time.perf_counter() - start < 30
@@ -48,7 +48,7 @@ def test_late_worker_is_killed_counted_logged_and_replaced(pool, caplog):
 
 def test_worker_that_dies_while_idle_is_replaced(pool):
     assert pool.equal("4", r"\sqrt{16}") is True
-    pool._pool.idle[0].process.kill()
+    pool._places.queue[-1].kill()
     time.sleep(0.1)
     assert pool.equal("4", r"\sqrt{16}") is True
     assert timeouts() == 0
@@ -65,13 +65,13 @@ def test_any_thread_may_ask_and_the_pool_stays_small(pool):
     with ThreadPoolExecutor(8) as executor:
         list(executor.map(ask, range(1, 25)))
     assert verdicts == [CORRECT] * 24
-    assert len(pool._pool.idle) <= pool.SIZE
+    assert pool._places.qsize() == pool.SIZE
 
 
 def test_missing_math_verify_is_an_error_and_no_verdict(pool, monkeypatch, tmp_path):
     broken = tmp_path / "worker.py"
-    broken.write_text("""print('{"error": "ModuleNotFoundError: No module named math_verify"}')""")
-    monkeypatch.setattr(math_pool, "_WORKER", broken)
+    broken.write_text("""print('"ModuleNotFoundError: No module named math_verify"')""")
+    monkeypatch.setattr(math_pool, "_SCRIPT", str(broken))
     with pytest.raises(RuntimeError, match="No module named math_verify"):
         verify(r"\boxed{\sqrt{16}}", "4")
 
@@ -87,7 +87,7 @@ def test_import_is_light_and_plain_numbers_start_no_process():
         from qwen_align.verifier import math, math_pool
         assert math.verify("#### 1,234", "1234") == "correct"
         assert not {"torch", "transformers", "trl", "datasets", "numpy", "sympy", "math_verify"} & set(sys.modules)
-        assert not math_pool._pool.idle
+        assert not any(math_pool._places.queue)
     """)
 
 
@@ -98,16 +98,16 @@ def test_forked_child_gets_workers_of_its_own():
 
         def ask(expected):
             assert math_pool.equal("4", r"\\sqrt{16}") is True
-            assert math_pool._pool.idle[0].process.pid != expected
+            assert math_pool._places.queue[-1].pid != expected
 
         assert math_pool.equal("4", r"\\sqrt{16}") is True
-        worker = math_pool._pool.idle[0].process.pid
+        worker = math_pool._places.queue[-1].pid
         child = multiprocessing.get_context("fork").Process(target=ask, args=(worker,))
         child.start()
         child.join()
         assert child.exitcode == 0
         assert math_pool.equal("4", r"\\sqrt{16}") is True
-        assert math_pool._pool.idle[0].process.pid == worker
+        assert math_pool._places.queue[-1].pid == worker
     """)
 
 
@@ -117,11 +117,11 @@ def test_workers_end_with_the_interpreter_even_a_killed_one(ending):
         import os, signal, threading, time
         from qwen_align.verifier import math_pool
         math_pool.TIME_LIMIT = 0.5
-        workers = [math_pool._Worker(), math_pool._Worker()]
-        math_pool._pool.idle += workers
-        print([worker.process.pid for worker in workers], flush=True)
+        workers = [math_pool._started(), math_pool._started()]
+        math_pool._places.queue[:2] = workers
+        print([worker.pid for worker in workers], flush=True)
         if {ending != "pass"}:
-            workers[0].process.stdin.write(b'["10", "\\\\\\\\binom{{1000000000}}{{500000000}}"]\\n')
+            workers[0].stdin.write(b'["10", "\\\\\\\\binom{{1000000000}}{{500000000}}"]\\n')
         {ending}
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
