@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterable
+from functools import cache, reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -38,13 +40,14 @@ def _settings_of(job: DictConfig, method: str, own: DictConfig | None = None) ->
     return OmegaConf.merge(own or groups.read("method", method), job.stages.get(method) or {})  # type: ignore[return-value]
 
 
-def _complete(job: DictConfig, choices: dict[str, str], given: list[str]) -> Composed:
+def _complete(job: DictConfig, choices: dict[str, str], parsed: list[Override]) -> Composed:
     """A job that Hydra composed, checked and settled: stages, the user's files, revisions."""
     check.composed(OmegaConf.to_container(job, resolve=False), choices)  # type: ignore[arg-type]
+    given = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
     with open_dict(job):
         job.method = _settings_of(job, choices["method"], job.method)
         # The command line wins over the experiment.
-        own = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(given) if not o.is_delete()}
+        own = {o.key_or_group: o for o in parsed if not o.is_delete()}
         for key in _COMPARED if own.keys() & set(_COMPARED) else ():
             OmegaConf.update(job, key, {}, merge=False)
         for key, override in own.items():
@@ -56,12 +59,37 @@ def _complete(job: DictConfig, choices: dict[str, str], given: list[str]) -> Com
 
 
 def _compose(given: list[str]) -> Composed:
+    """A job from its overrides: what it shares with the others of a table is composed by Hydra once, the rest put on top."""
     checked = [overrides.checked(text) for text in overrides.expanded(given)]
     _store_targets(checked)
-    job = compose("config", checked, return_hydra_config=True)
+    parsed = OverridesParser.create().parse_overrides(checked)
+    options = {o.key_or_group: o.value() for o in parsed if groups.stands_apart(o.key_or_group, str(o.value()))}
+    values = [o for o in parsed if o.key_or_group not in groups.names() and not o.is_hydra_override()]
+    shared = [text for text, o in zip(checked, parsed, strict=True) if o not in values and o.key_or_group not in options]
+    alters_groups = any(o.is_delete() or o.is_add() or o.package for o in parsed)
+    if not alters_groups and len(options) + len(values) + len(shared) == len(parsed):  # no option named twice
+        job, choices = _composed(tuple(shared))
+        job, choices = job.copy(), choices | options
+        try:
+            with open_dict(job):
+                for group, option in options.items():
+                    own = [groups.read(kind, choices[kind]).get(group, {}) for kind in ("experiment", "sweep") if kind in choices]
+                    job[group] = reduce(groups.merged, own, groups.read(group, option))
+            for o in values:
+                OmegaConf.update(job, o.key_or_group, o.value(), force_add=o.is_force_add())
+            return _complete(job, choices, parsed)
+        except OmegaConfBaseException:  # Hydra says why
+            pass
+    job, choices = _composed(tuple(checked))
+    return _complete(job.copy(), choices, parsed)
+
+
+@cache
+def _composed(given: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+    job = compose("config", list(given), return_hydra_config=True)
     with open_dict(job):
-        runtime = job.pop("hydra")
-    return _complete(job, *_choices_and_overrides(runtime))
+        runtime = job.pop("hydra").runtime
+    return job, _choices(runtime)
 
 
 def _store_targets(given: list[str]) -> None:
@@ -71,11 +99,8 @@ def _store_targets(given: list[str]) -> None:
         ConfigStore.instance().store(name, groups.read("reward", option), group)
 
 
-def _choices_and_overrides(runtime: Any) -> tuple[dict[str, str], list[str]]:
-    """(group -> option, overrides) of a job that Hydra composed."""
-    # As they were typed: a list of OmegaConf's would put values in place of ${...}.
-    given: list[str] = OmegaConf.to_container(runtime.overrides.task, resolve=False)  # type: ignore[assignment]
-    return {k: v for k, v in runtime.runtime.choices.items() if v and "/" not in k}, given
+def _choices(runtime: Any) -> dict[str, str]:
+    return {k: v for k, v in runtime.choices.items() if v and "/" not in k}
 
 
 def planned(given: list[str]) -> list[Stage]:
@@ -89,14 +114,16 @@ def _job(job: DictConfig) -> float | None:
     runtime = HydraConfig.get()
     groups.extra.clear()
     _use_folders(s.path for s in runtime.runtime.config_sources if s.provider == "command-line")
-    choices, given = _choices_and_overrides(runtime)
+    # As they were typed: a list of OmegaConf's would put values in place of ${...}.
+    given: list[str] = OmegaConf.to_container(runtime.overrides.task, resolve=False)  # type: ignore[assignment]
+    choices, parsed = _choices(runtime.runtime), OverridesParser.create().parse_overrides(given)
     if runtime.mode == RunMode.MULTIRUN:
         with open_dict(job):
             job.name = None  # the jobs of an experiment would write over each other's report
         folder, record = Path(runtime.runtime.output_dir), multirun.Job(int(runtime.job.num), given)
-        return multirun.recorded(folder, record, lambda: _plan_and_run(_complete(job, choices, given)))
+        return multirun.recorded(folder, record, lambda: _plan_and_run(_complete(job, choices, parsed)))
     try:
-        return _plan_and_run(_complete(job, choices, given))[1]
+        return _plan_and_run(_complete(job, choices, parsed))[1]
     except (ConfigError, run.StageFailed, OmegaConfBaseException) as error:
         _failures.append(error)  # Hydra would print a page
         return None
@@ -124,6 +151,7 @@ def _plan_and_run(composed: Composed) -> tuple[Path | None, float | None]:
 
 def _use_folders(folders: Iterable[str]) -> None:
     """Take folders of --config-dir: their YAMLs are options, and their modules can be named in a `_target_`."""
+    _composed.cache_clear()
     for folder in folders:
         path = Path(folder).absolute()
         groups.extra.append(path)

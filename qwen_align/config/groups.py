@@ -46,6 +46,11 @@ def is_target(group: str, option: str) -> bool:
     return group == "reward" and bool(named) and option not in options(group)
 
 
+def stands_apart(group: str, option: str) -> bool:
+    """Whether an option is a file of ours that brings no option of another group, so that it can be put in another's place."""
+    return group in ("method", "adapter", "reward") and (CONF / group / f"{option}.yaml").is_file()
+
+
 @lru_cache
 def _load(path: Path) -> dict[str, Any]:
     try:
@@ -65,9 +70,9 @@ def read(group: str | None, option: str) -> dict[str, Any]:
     if path is None:
         return {}
     content = dict(_load(path))
-    for entry in content.pop("defaults", []) if group else []:
+    for entry in reversed(content.pop("defaults", []) if group else []):
         if isinstance(entry, str) and entry != "_self_":
-            content = merged(read(group, entry.rpartition("/")[2]), content)
+            content = merged(read(group, (Path(option).parent / entry).as_posix().removeprefix(f"/{group}/")), content)
     return LAYER | content if group == "reward" and option != "several" else content
 
 

@@ -8,7 +8,6 @@ and {NAME} in any override is the run folder of that stage: `stages.sft.init={pr
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import open_dict
@@ -41,9 +40,8 @@ def resolve(composed: Composed, compose: Compose) -> list[Stage]:
         with open_dict(composed.job):
             row.policies = labels  # so that nobody has to take a name apart
         for label, seed in zip(labels, row.seeds, strict=True):
-            job = of_row.job.copy()
-            job.seed = seed
-            policies[label] = _add(stages, label, replace(of_row, job=job))
+            of_row.job.seed = seed
+            policies[label] = _add(stages, label, of_row)
     for name, overrides in method.policies.items() if not method.rows else ():
         policies[name] = _add(stages, name, _with(composed, compose, name, overrides, made))
     own = _resolved(composed, policies, stages)

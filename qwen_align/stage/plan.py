@@ -144,13 +144,13 @@ class _Resolver:
         """
         if method in self.resolving:
             raise ConfigError(f"init={method}: stages would need each other: {' -> '.join([*self.resolving, method])}")
-        own = self.composed.job.copy()
+        job = self.composed.job
+        own = OmegaConf.masked_copy(job, [key for key in job if key not in _PLAN_KEYS])
         if policies is None:
             own.method = self.composed.settings_of(method)
         if reward_node:
             own.reward = reward_node
         config: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
-        config = {key: value for key, value in config.items() if key not in _PLAN_KEYS}
         self.resolving.append(method)
         start, init = self._start(str((config["init"] if policies is not None else None) or config["method"]["init"]))
         rewards = self._rewards(config)
