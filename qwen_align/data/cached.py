@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -41,24 +40,26 @@ def _folder() -> Path:
     return other
 
 
-@dataclass
-class _EndsWithParent:
-    """A function for the rows that takes its process down with the one that asked: a killed stage leaves nothing running."""
-
-    function: Callable[[Columns], Columns]
-    parent: int
-
-    def __call__(self, batch: Columns) -> Columns:
-        if os.getpid() != self.parent and sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        return self.function(batch)
+def _work(function: Callable[[Columns], Columns], parent: int, batch: Columns) -> Columns:
+    """A killed stage leaves nothing running: a process of its own goes down with the one that asked for the work."""
+    if os.getpid() != parent and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return function(batch)
 
 
 def code_of(*things: Any) -> str:
-    """A hash of the source of functions, modules and classes, of objects their class: what other code wrote is not read."""
+    """A hash of the source of functions (partial ones too), modules and classes, of other objects their class."""
+    own = (thing.func if isinstance(thing, partial) else thing for thing in things)
     kinds = (FunctionType, ModuleType, type)
-    sources = (inspect.getsource(thing if isinstance(thing, kinds) else type(thing)) for thing in things)
+    sources = (inspect.getsource(thing if isinstance(thing, kinds) else type(thing)) for thing in own)
     return hashlib.sha256("".join(sources).encode()).hexdigest()
+
+
+def identity(thing: Any) -> Any:
+    """A partial function over plain data, sets and other such functions as plain data: the code of its module, and these."""
+    if isinstance(thing, partial):
+        return [code_of(sys.modules[thing.func.__module__]), *map(identity, thing.args)]
+    return sorted(thing) if isinstance(thing, (set, frozenset)) else thing
 
 
 def mapped(
@@ -69,11 +70,8 @@ def mapped(
     `settings`, plain data, are all that its result depends on beside the rows and the code: these name the file.
     """
     name = run_folder.fingerprint([run_folder.rows_hash(rows), settings, code_of(function, chat, byte_pair)])
-    types, removed = Features(features), rows.column_names
-    do = partial(
-        rows.map, _EndsWithParent(function, os.getpid()), batched=True, remove_columns=removed, features=types, desc=title
-    )
-    do = partial(do, new_fingerprint=name)
+    work, types, old = partial(_work, function, os.getpid()), Features(features), rows.column_names
+    do = partial(rows.map, work, batched=True, remove_columns=old, features=types, desc=title, new_fingerprint=name)
     if len(rows) < _SMALL:
         return do(keep_in_memory=True)
     path = _folder() / f"{name}.arrow"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import settings
+from qwen_align.data.conversation import dataset
 from qwen_align.errors import ConfigError
 from qwen_align.verifier.constraints import Constraint, followed
 
@@ -152,19 +153,15 @@ class Constraints:
 
     def demonstrations(self) -> "Dataset":
         """prompt, completion, constraints."""
-        from datasets import Dataset
-
         rng = random.Random(f"{self.seed} demonstrations")
         rows = []
         for row, constraints, good in self._instructions(self.problems, held_out=False):
             text = careless_answer(constraints, rng) if rng.random() < self.careless else good
             rows.append(row | {"completion": [{"role": "assistant", "content": text}]})
-        return Dataset.from_list(rows)
+        return dataset(rows)
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected, constraints, chosen_score, rejected_score (true ones) and, if wanted, margin."""
-        from datasets import Dataset
-
         rng = random.Random(f"{self.seed} preferences")
         rows = []
         for row, constraints, good in self._instructions(self.pairs, held_out=False):
@@ -179,16 +176,12 @@ class Constraints:
             row |= {"chosen": [{"role": "assistant", "content": chosen}], "chosen_score": chosen_score}
             row |= {"rejected": [{"role": "assistant", "content": rejected}], "rejected_score": rejected_score}
             rows.append(row | ({"margin": abs(chosen_score - rejected_score)} if self.margin else {}))
-        return Dataset.from_list(rows)
+        return dataset(rows)
 
     def prompts(self) -> "Dataset":
         """prompt, constraints of training instructions."""
-        from datasets import Dataset
-
-        return Dataset.from_list([row for row, _, _ in self._instructions(self.problems, held_out=False)])
+        return dataset([row for row, _, _ in self._instructions(self.problems, held_out=False)])
 
     def evaluation(self) -> "Dataset":
         """prompt, constraints of held-out instructions."""
-        from datasets import Dataset
-
-        return Dataset.from_list([row for row, _, _ in self._instructions(self.evaluation_problems, held_out=True)])
+        return dataset([row for row, _, _ in self._instructions(self.evaluation_problems, held_out=True)])

@@ -3,9 +3,10 @@
 Every source reads through here, so that one row means the same from a file of the user's and from the Hub.
 """
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.errors import ConfigError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Messages = list[dict[str, str]]
-Row = Callable[[dict[str, Any]], dict[str, Any]]
+Row = partial[dict[str, Any]]  # of a record
 
 
 class BadRow(Exception):
@@ -80,23 +81,15 @@ def preference(prompt: Any, chosen: Any, rejected: Any, names: tuple[str, str, s
     return {"prompt": question, "chosen": good, "rejected": bad}
 
 
-@dataclass
-class _Conversion:
-    """Columns -> the columns that `row` makes of each record, and in `reason` why a record can't be used."""
-
-    row: Row
-    names: list[str]
-
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {name: [] for name in [*self.names, "reason"]}
-        for values in zip(*batch.values(), strict=True):
-            try:
-                made: dict[str, Any] = {**self.row(dict(zip(batch, values, strict=True))), "reason": None}
-            except BadRow as error:
-                made = {"reason": str(error)}
-            for name, column in found.items():
-                column.append(made.get(name))
-        return found
+def _converted(row: Row, names: list[str], batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The columns that `row` makes of each record, and in `reason` why a record can't be used."""
+    found: list[dict[str, Any]] = []
+    for values in zip(*batch.values(), strict=True):
+        try:
+            found.append(row(dict(zip(batch, values, strict=True))))
+        except BadRow as error:
+            found.append({"reason": str(error)})
+    return {name: [made.get(name) for made in found] for name in (*names, "reason")}
 
 
 def _kept(rows: "Dataset", reasons: Sequence[str | None], source: str) -> "Dataset":
@@ -110,10 +103,10 @@ def _kept(rows: "Dataset", reasons: Sequence[str | None], source: str) -> "Datas
     return rows.select([i for i, reason in enumerate(reasons) if reason is None])
 
 
-def usable_rows(source: str, records: "Dataset", row: Row, columns: dict[str, Any], settings: Any) -> "Dataset":
+def usable_rows(source: str, records: "Dataset", row: Row, columns: dict[str, Any]) -> "Dataset":
     """The rows that `row` makes of a public set's records; how many raise BadRow is printed, and ConfigError if all do.
 
-    `columns` are a row's with their types, `settings` what `row` depends on, as plain data; `source` names it in messages.
+    `row` is a partial function, see `cached.identity`; `columns` are a row's with their types; `source` names it in messages.
     """
     from datasets import Value
 
@@ -121,9 +114,9 @@ def usable_rows(source: str, records: "Dataset", row: Row, columns: dict[str, An
 
     if not len(records):
         raise ConfigError(f"{source}: holds no row that can be used")
-    code = cached.code_of(row, messages, dialogue, preference, prompt_key)
+    settings = [cached.identity(row), cached.code_of(sys.modules[__name__]), list(columns)]
     types = columns | {"reason": Value("string")}
-    rows = cached.mapped(records, _Conversion(row, list(columns)), [settings, code], types, "checking rows")
+    rows = cached.mapped(records, partial(_converted, row, list(columns)), settings, types, "checking rows")
     return _kept(rows, rows["reason"][:], source).remove_columns("reason")
 
 
@@ -136,6 +129,13 @@ def unique_prompts(source: str, rows: "Dataset") -> "Dataset":
             reasons.append("the prompt is there already" if key in seen else None)
             seen.add(key)
     return _kept(rows, reasons, source)
+
+
+def dataset(rows: list[dict[str, Any]]) -> "Dataset":
+    """Rows as a data set; `datasets` is imported where rows are made, not where settings are checked."""
+    from datasets import Dataset
+
+    return Dataset.from_list(rows)
 
 
 def message_type() -> Any:

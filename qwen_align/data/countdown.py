@@ -10,10 +10,11 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_align.data import extra as extra_rows
-from qwen_align.data import settings
+from qwen_align.data import files, local, settings
+from qwen_align.data.conversation import completion_of, dataset, prompt_of
 from qwen_align.errors import ConfigError
 from qwen_align.verifier.countdown import COLUMNS
 
@@ -100,8 +101,20 @@ def ask(prompt: str, numbers: Sequence[int], target: int) -> list[dict[str, str]
 
 
 def extra_demonstrations(path: str | None, held_out: Callable[[Sequence[int]], bool]) -> list[dict[str, Any]]:
-    """The rows of `data.extra`; ConfigError where one asks a held-out problem."""
-    rows = extra_rows.read(path, COLUMNS)
+    """The rows of `data.extra`, read as `data=local` reads demonstrations; ConfigError where one asks a held-out problem.
+
+    Each has prompt, completion, and nums and target or None. Left out: other columns; weights; to mix more of it, repeat rows.
+    """
+    if path is None:
+        return []
+
+    def demonstration(record: files.Record) -> files.Record:
+        found = local.conversation("demonstrations", record, {})
+        own = {name: files.cell(record, name, reader) for name, reader in COLUMNS.items() if record.get(name) is not None}
+        return dict.fromkeys(COLUMNS) | own | {"prompt": prompt_of(found), "completion": completion_of(found)}
+
+    rows: list[dict[str, Any]] = files.read("data.extra", Path(path).expanduser(), demonstration).to_list()
+    print(f"data.extra={path}: {len(rows)} demonstrations are mixed in", flush=True)
     for number, row in enumerate(rows, 1):
         if row["nums"] and held_out(row["nums"]):
             raise ConfigError(f"data.extra={path}: row {number} asks for {row['nums']}: the evaluation view has these numbers")
@@ -127,7 +140,7 @@ class Countdown:
         settings.check_limits(problems=self.problems, evaluation_problems=self.evaluation_problems)
         settings.check_template(self.prompt, "numbers", "target")
         settings.check_held_out(self.held_out)
-        extra_rows.check(self.extra)
+        files.check("data.extra", self.extra)
         for key in ("count", "numbers", "target"):
             settings.check_bounds(key, getattr(self, key), low=1, high=6 if key == "count" else None)
 
@@ -160,8 +173,6 @@ class Countdown:
 
     def demonstrations(self) -> "Dataset":
         """prompt, completion (a random solution), nums, target; then the rows of `extra`."""
-        from datasets import Dataset
-
         rng = random.Random(f"{self.seed} solutions")
         rows = []
         for numbers, target in self._problems(self.problems, held_out=False):
@@ -169,16 +180,12 @@ class Countdown:
             assert solution is not None, "a problem is drawn from the table that solve reads"
             completion = [{"role": "assistant", "content": trace(*solution)}]
             rows.append(self._row(numbers, target) | {"completion": completion})
-        return Dataset.from_list(rows + extra_demonstrations(self.extra, partial(is_held_out, share=self.held_out)))
+        return dataset(rows + extra_demonstrations(self.extra, partial(is_held_out, share=self.held_out)))
 
     def prompts(self) -> "Dataset":
         """prompt, nums, target of training problems."""
-        from datasets import Dataset
-
-        return Dataset.from_list([self._row(n, t) for n, t in self._problems(self.problems, held_out=False)])
+        return dataset([self._row(n, t) for n, t in self._problems(self.problems, held_out=False)])
 
     def evaluation(self) -> "Dataset":
         """prompt, nums, target of held-out problems."""
-        from datasets import Dataset
-
-        return Dataset.from_list([self._row(n, t) for n, t in self._problems(self.evaluation_problems, held_out=True)])
+        return dataset([self._row(n, t) for n, t in self._problems(self.evaluation_problems, held_out=True)])

@@ -8,41 +8,35 @@ rows that would break this, or name no problem, are counted and left out, as are
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qwen_align.data import extra as extra_rows
-from qwen_align.data import hub, settings
-from qwen_align.data.conversation import BadRow, Messages, message_type, preference, usable_rows
+from qwen_align.data import files, settings
+from qwen_align.data.conversation import BadRow, Messages, message_type, preference, prompt_key, usable_rows
 from qwen_align.data.countdown import ask, extra_demonstrations, is_held_out
 from qwen_align.errors import ConfigError
-from qwen_align.hub.rows import Source
+from qwen_align.hub.rows import Source, load
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Ask = Callable[[Sequence[int], int], Messages]
+Ask = partial[Messages]  # of the numbers and the target
+HeldOut = partial[bool]  # of the numbers
 _PROBLEM = re.compile(r"numbers\s*\[([\d,\s]+)\].*?equals\s+(\d+)", re.DOTALL)
+_TURN = re.compile(r"\s*<\|im_start\|>(system|user|assistant)\n((?:(?!<\|im_start\|>).)*?)<\|im_end\|>\s*", re.DOTALL)
 _STOP = re.compile(r"\s*(?:<\|im_end\|>|<\|endoftext\|>)\s*$")
 _EVALUATED = "the evaluation view has these numbers"
-_ANY_PROBLEM = ([1, 22, 333], 4)  # how it is asked tells one wording from another
 
 
 def chatml(text: Any) -> Messages:
     """The messages of ChatML text, without the line that asks for the answer; raises BadRow, as for an answer that is begun."""
-    before, *turns = text.split("<|im_start|>") if isinstance(text, str) else [""]
-    if turns and turns[-1] in ("assistant", "assistant\n"):
-        del turns[-1]
-    found = []
-    for turn in turns:
-        role, _, rest = turn.partition("\n")
-        content, end, after = rest.partition("<|im_end|>")
-        if role not in ("system", "user", "assistant") or not end or after.strip():
-            raise BadRow("its prompt is no ChatML whose turns all end")
-        found.append({"role": role, "content": content})
-    if before.strip() or not found or found[-1]["role"] != "user":
+    asked = re.sub(r"<\|im_start\|>assistant\n?\Z", "", text) if isinstance(text, str) else ""
+    if _TURN.sub("", asked).strip():
+        raise BadRow("its prompt is no ChatML whose turns all end")
+    found = [{"role": role, "content": content} for role, content in _TURN.findall(asked)]
+    if not found or found[-1]["role"] != "user":
         raise BadRow("its prompt is no ChatML that ends with a question")
     return found
 
@@ -54,78 +48,48 @@ def _problem(text: Any) -> re.Match[str]:
     return found
 
 
-@dataclass(frozen=True)
-class _ExampleWording:
+def _ask_like(example: Messages, nums: Sequence[int], target: int) -> Messages:
     """Asks any problem as an example asks its own."""
-
-    example: Messages
-
-    def __call__(self, nums: Sequence[int], target: int) -> Messages:
-        content = self.example[-1]["content"]
-        found = _problem(content)
-        width = max(len(str(number)) for number in nums)  # NumPy prints an array in columns of one width
-        listed = ", ".join(map(str, nums)) if "," in found[1] else " ".join(f"{number:{width}}" for number in nums)
-        (begin, end), (then, last) = found.span(1), found.span(2)
-        asked = f"{content[:begin]}{listed}{content[end:then]}{target}{content[last:]}"
-        return [*self.example[:-1], {"role": "user", "content": asked}]
+    content = example[-1]["content"]
+    found = _problem(content)
+    width = max(len(str(number)) for number in nums)  # NumPy prints an array in columns of one width
+    listed = ", ".join(map(str, nums)) if "," in found[1] else " ".join(f"{number:{width}}" for number in nums)
+    (begin, end), (then, last) = found.span(1), found.span(2)
+    asked = f"{content[:begin]}{listed}{content[end:then]}{target}{content[last:]}"
+    return [*example[:-1], {"role": "user", "content": asked}]
 
 
-@dataclass(frozen=True)
-class _HeldOut:
-    """Which number multisets are the evaluation view's: a share of all, or those of a split."""
-
-    share: float
-    multisets: frozenset[tuple[int, ...]]
-
-    def __call__(self, nums: Sequence[int]) -> bool:
-        return tuple(sorted(nums)) in self.multisets or is_held_out(nums, self.share)
+def _is_held_out(share: float, multisets: frozenset[tuple[int, ...]], nums: Sequence[int]) -> bool:
+    """Whether a number multiset is the evaluation view's: a share of all has that, or those of a split."""
+    return tuple(sorted(nums)) in multisets or is_held_out(nums, share)
 
 
-@dataclass
-class _Answered:
-    """A query's problem, asked in our wording, and its answers; picklable, like the others."""
-
-    ask: Ask
-    held_out: _HeldOut
-    columns: dict[str, str]  # our name of an answer -> the source's
-
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        found = _problem(record["query"])
-        nums, target = [int(n) for n in re.findall(r"\d+", found[1])], int(found[2])
-        if self.held_out(nums):
-            raise BadRow(_EVALUATED)
-        prompt = self.ask(nums, target)
-        answers = {ours: self.completion(record["query"], record[name], name) for ours, name in self.columns.items()}
-        if "chosen" in answers:
-            names = ("prompt", self.columns["chosen"], self.columns["rejected"])
-            answers = preference(prompt, answers["chosen"], answers["rejected"], names)
-        return {"prompt": prompt, "nums": nums, "target": target} | answers
-
-    def completion(self, query: str, text: Any, column: str) -> Messages:
+def _answered(ask: Ask, held_out: HeldOut, names: Sequence[str], record: dict[str, Any]) -> dict[str, Any]:
+    """A query's problem, asked in our wording, with the completion of that name, or chosen and rejected of these names."""
+    found = _problem(record["query"])
+    nums, target = [int(n) for n in re.findall(r"\d+", found[1])], int(found[2])
+    if held_out(nums):
+        raise BadRow(_EVALUATED)
+    row = {"prompt": ask(nums, target), "nums": nums, "target": target}
+    answers = []
+    for name in names:
+        text = record[name]
         if not isinstance(text, str) or not text.strip():
-            raise BadRow(f"{column} is empty")
-        opened = query.rstrip().endswith("<think>") and not text.lstrip().startswith("<think>")
-        return [{"role": "assistant", "content": ("<think>" if opened else "") + _STOP.sub("", text)}]
+            raise BadRow(f"{name} is empty")
+        opened = record["query"].rstrip().endswith("<think>") and not text.lstrip().startswith("<think>")
+        answers.append([{"role": "assistant", "content": ("<think>" if opened else "") + _STOP.sub("", text)}])
+    if len(answers) == 1:
+        return row | {"completion": answers[0]}
+    return row | preference(row["prompt"], answers[0], answers[1], ("prompt", names[0], names[1]))
 
 
-@dataclass
-class _Problem:
+def _problem_row(ask: Ask, record: dict[str, Any]) -> dict[str, Any]:
     """A problem in numbers; with a prompt of its own, that one."""
-
-    ask: Ask
-
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        nums, target = record["nums"], record["target"]
-        expected = prompt = self.ask(nums, target)
-        if "prompt" in record:
-            prompt = chatml(record["prompt"])
-            if _without_space(prompt) != _without_space(expected):
-                raise BadRow("its prompt is worded otherwise than the first one")
-        return {"prompt": prompt, "nums": nums, "target": target}
-
-
-def _without_space(prompt: Messages) -> list[tuple[str, str]]:
-    return [(message["role"], "".join(message["content"].split())) for message in prompt]
+    nums, target = record["nums"], record["target"]
+    prompt, own = ask(nums, target), chatml(record["prompt"]) if "prompt" in record else None
+    if own and "".join(prompt_key(own).split()) != "".join(prompt_key(prompt).split()):
+        raise BadRow("its prompt is worded otherwise than the first one")
+    return {"prompt": own or prompt, "nums": nums, "target": target}
 
 
 def _types(*conversations: str) -> dict[str, Any]:
@@ -153,7 +117,7 @@ class CountdownHub:
         settings.check_limits(problems=self.problems, evaluation_problems=self.evaluation_problems)
         if self.prompt is not None:
             settings.check_template(self.prompt, "numbers", "target")
-        extra_rows.check(self.extra)
+        files.check("data.extra", self.extra)
         if self.evaluation_split == "train":
             raise ConfigError("data.evaluation_split=train: is trained on; expected another split, or null")
         if self.evaluation_split and self.held_out:
@@ -178,7 +142,7 @@ class CountdownHub:
             yield self._source("prompts", "train", *([self.evaluation_split] if self.evaluation_split else []))
 
     def _problems(self, split: str, *columns: str) -> "Dataset":
-        return hub.load(self._source("prompts"), split, columns)
+        return load(self._source("prompts"), split, columns)
 
     def _ask(self) -> Ask:
         """The wording of all views."""
@@ -191,11 +155,11 @@ class CountdownHub:
         except BadRow as error:
             first_row = f"data.prompts_name={self.prompts_name}: data.prompt=null asks as its first row does, but {error}"
             raise ConfigError(f"{first_row}; expected ready-made prompts, or a text for data.prompt") from error
-        return _ExampleWording(example)
+        return partial(_ask_like, example)
 
-    def _held_out(self) -> _HeldOut:
+    def _held_out(self) -> HeldOut:
         found = self._problems(self.evaluation_split, "nums")["nums"] if self.evaluation_split else []
-        return _HeldOut(self.held_out, frozenset(tuple(sorted(nums)) for nums in found))
+        return partial(_is_held_out, self.held_out, frozenset(tuple(sorted(nums)) for nums in found))
 
     def _selected(self, split: str, evaluated: bool, wanted: int) -> "Dataset":
         """The first so many problems of a split whose numbers are, or are not, the evaluation view's."""
@@ -208,10 +172,10 @@ class CountdownHub:
             seen += len(batch["nums"])
             if len(found) >= wanted:
                 break
-        source, asking = f"data.prompts_name={self.prompts_name} ({split})", self._ask()
+        source = f"data.prompts_name={self.prompts_name} ({split})"
         if self.evaluation_split and len(found) < seen:
             print(f"{source}: {seen - len(found)} of {seen} rows are left out: {_EVALUATED}", flush=True)
-        return usable_rows(source, rows.select(found[:wanted]), _Problem(asking), _types(), asking(*_ANY_PROBLEM))
+        return usable_rows(source, rows.select(found[:wanted]), partial(_problem_row, self._ask()), _types())
 
     def prompts(self) -> "Dataset":
         """prompt, nums, target of training problems."""
@@ -221,24 +185,23 @@ class CountdownHub:
         """prompt, nums, target of held-out problems."""
         return self._selected(self.evaluation_split or "train", True, self.evaluation_problems)
 
-    def _answered(self, view: str, columns: dict[str, str]) -> "Dataset":
-        """Rows of queries and their answers; `columns` says what the source calls ours."""
+    def _answered(self, view: str, columns: Sequence[str], names: Sequence[str]) -> "Dataset":
+        """Rows of queries and their answers; `names` are what the source calls them."""
         source = self._source(view)
-        records = hub.load(source, "train", ("query", *columns.values()))
-        asking, held_out = self._ask(), self._held_out()
-        depends_on = [asking(*_ANY_PROBLEM), held_out.share, sorted(held_out.multisets)]
-        rows = usable_rows(source.setting, records, _Answered(asking, held_out, columns), _types(*columns), depends_on)
+        records = load(source, "train", ("query", *names))
+        row = partial(_answered, self._ask(), self._held_out(), names)
+        rows = usable_rows(source.setting, records, row, _types(*columns))
         return rows.select(range(min(self.problems, len(rows))))
 
     def demonstrations(self) -> "Dataset":
         """prompt, completion, nums, target; then `extra`."""
         from datasets import Dataset, concatenate_datasets
 
-        rows = self._answered("demonstrations", {"completion": "completion"})
+        rows = self._answered("demonstrations", ["completion"], ["completion"])
         if not (more := extra_demonstrations(self.extra, self._held_out())):
             return rows
         return concatenate_datasets([rows, Dataset.from_list(more, features=rows.features)])
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected, nums, target."""
-        return self._answered("preferences", {"chosen": "response_ws", "rejected": "response_ls"})
+        return self._answered("preferences", ["chosen", "rejected"], ["response_ws", "response_ls"])

@@ -58,8 +58,10 @@ _READERS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
 SUFFIXES = ", ".join(_READERS)
 
 
-def check(key: str, path: str | Path) -> None:
-    """Raise ConfigError unless there is such a file, of a kind that is read here."""
+def check(key: str, path: str | Path | None) -> None:
+    """Raise ConfigError unless there is such a file, of a kind that is read here, or None is wanted."""
+    if path is None:
+        return
     if Path(path).suffix.lower() not in _READERS:
         raise ConfigError(f"{key}={path}: expected a file that ends with {SUFFIXES}")
     if not Path(path).expanduser().is_file():

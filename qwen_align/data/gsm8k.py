@@ -9,9 +9,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qwen_align.data import hub, settings
+from qwen_align.data import settings
+from qwen_align.data.conversation import dataset
 from qwen_align.errors import ConfigError
-from qwen_align.hub.rows import Source
+from qwen_align.hub.rows import Source, load
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,10 +44,8 @@ class GSM8K:
 
     def _rows(self, split: str, limit: int | None) -> "Dataset":
         """prompt, completion (the worked solution, ending in #### N), answer (N); a row without #### N is an error."""
-        from datasets import Dataset
-
         found = []
-        for number, row in enumerate(hub.load(self._source(split), split, ("question", "answer"), limit)):
+        for number, row in enumerate(load(self._source(split), split, ("question", "answer"), limit)):
             solution, hashes, answer = str(row["answer"]).rpartition("####")
             if not hashes or not answer.strip():
                 name = f"data.dataset_name={self.dataset_name}"
@@ -55,7 +54,7 @@ class GSM8K:
             prompt = [{"role": "user", "content": self.prompt.format(question=row["question"])}]
             completion = [{"role": "assistant", "content": f"{text.rstrip()}\n#### {answer.strip()}"}]
             found.append({"prompt": prompt, "completion": completion, "answer": answer.strip()})
-        return Dataset.from_list(found)
+        return dataset(found)
 
     def demonstrations(self) -> "Dataset":
         """prompt, completion, answer of training problems."""

@@ -8,12 +8,13 @@ demonstrations: chosen answers are only the better of two. Left out: red-team-at
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qwen_align.data import hub, settings
+from qwen_align.data import settings
 from qwen_align.data.conversation import BadRow, message_type, preference, prompt_key, unique_prompts, usable_rows
 from qwen_align.errors import ConfigError, nearest
-from qwen_align.hub.rows import Source
+from qwen_align.hub.rows import Source, load
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,20 +36,14 @@ def parse(transcript: Any, column: str) -> list[dict[str, str]]:
     return [message for message in found[:-1] if message["content"]] + found[-1:]
 
 
-@dataclass
-class _Pair:
-    """A record's two transcripts as a pair; picklable, for the processes that read rows."""
-
-    held_out: set[str]
-
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        chosen, rejected = parse(record["chosen"], "chosen"), parse(record["rejected"], "rejected")
-        found = preference(None, chosen, rejected, ("prompt", "chosen", "rejected"))
-        if found["prompt"][-1]["role"] != "user":
-            raise BadRow("the last answer follows another answer")
-        if prompt_key(found["prompt"]) in self.held_out:
-            raise BadRow("the evaluation view asks the same")
-        return found
+def _pair(held_out: set[str], record: dict[str, Any]) -> dict[str, Any]:
+    chosen, rejected = parse(record["chosen"], "chosen"), parse(record["rejected"], "rejected")
+    found = preference(None, chosen, rejected, ("prompt", "chosen", "rejected"))
+    if found["prompt"][-1]["role"] != "user":
+        raise BadRow("the last answer follows another answer")
+    if prompt_key(found["prompt"]) in held_out:
+        raise BadRow("the evaluation view asks the same")
+    return found
 
 
 @dataclass
@@ -77,9 +72,8 @@ class HHRLHF:
     def _rows(self, split: str, limit: int | None, held_out: set[str], *columns: str) -> "Dataset":
         """The pairs of a split whose prompts are not held out."""
         name = f"data.dataset_name={self.dataset_name} ({split})"
-        records = hub.load(self._source(split), split, ("chosen", "rejected"), limit)
-        types = {column: message_type() for column in columns}
-        return usable_rows(name, records, _Pair(held_out), types, [sorted(held_out), columns])
+        records = load(self._source(split), split, ("chosen", "rejected"), limit)
+        return usable_rows(name, records, partial(_pair, held_out), {column: message_type() for column in columns})
 
     def _prompts(self, split: str, limit: int | None, held_out: set[str]) -> "Dataset":
         rows = self._rows(split, limit, held_out, "prompt")

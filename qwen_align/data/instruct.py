@@ -8,9 +8,10 @@ them are counted. Nobody can say exactly whether an answer follows its prompt, s
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qwen_align.data import hub, settings
+from qwen_align.data import settings
 from qwen_align.data.conversation import (
     BadRow,
     dialogue,
@@ -21,7 +22,7 @@ from qwen_align.data.conversation import (
     unique_prompts,
     usable_rows,
 )
-from qwen_align.hub.rows import Source
+from qwen_align.hub.rows import Source, load
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,28 +30,21 @@ if TYPE_CHECKING:
 _NAMES = ("prompt", "chosen", "rejected")
 
 
-@dataclass
-class _Row:
-    """A conversation, a pair or a prompt, unless the evaluation view asks the same; picklable, for the processes that read."""
-
-    held_out: set[str]
-    margin: bool = False
-
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        if "messages" in record:
-            found: dict[str, Any] = dict(dialogue(record["messages"], "messages"))
-        elif "chosen" in record:
-            found = dict(preference(None, record["chosen"], record["rejected"], _NAMES))
-        else:
-            found = {"prompt": messages(record["prompt"], "prompt", "user")}
-        if any(prompt_key([message]) in self.held_out for message in found.get("prompt") or found["messages"]):
-            raise BadRow("the evaluation view asks the same")
-        if "chosen" in record:
-            margin = float(record["score_chosen"]) - float(record["score_rejected"])
-            if margin <= 0:
-                raise BadRow("chosen is rated no higher than rejected")
-            found |= {"margin": margin} if self.margin else {}
-        return found
+def _row(held_out: set[str], record: dict[str, Any]) -> dict[str, Any]:
+    """A conversation, a pair or a prompt, unless the evaluation view asks the same."""
+    if "messages" in record:
+        found: dict[str, Any] = dict(dialogue(record["messages"], "messages"))
+    elif "chosen" in record:
+        found = dict(preference(None, record["chosen"], record["rejected"], _NAMES))
+    else:
+        found = {"prompt": messages(record["prompt"], "prompt", "user")}
+    if any(prompt_key([message]) in held_out for message in found.get("prompt") or found["messages"]):
+        raise BadRow("the evaluation view asks the same")
+    if "chosen" in record:
+        found["margin"] = float(record["score_chosen"]) - float(record["score_rejected"])
+        if found["margin"] <= 0:
+            raise BadRow("chosen is rated no higher than rejected")
+    return found
 
 
 @dataclass
@@ -85,7 +79,7 @@ class Instruct:
         yield self._preferences(*trained, "test_prefs")
 
     def _pairs(self, split: str, limit: int | None) -> "Dataset":
-        return hub.load(self._preferences(split), split, (*_NAMES, "score_chosen", "score_rejected"), limit)
+        return load(self._preferences(split), split, (*_NAMES, "score_chosen", "score_rejected"), limit)
 
     def _held_out(self) -> set[str]:
         """The prompts of the test split, all of them, whatever the evaluation view takes."""
@@ -94,27 +88,24 @@ class Instruct:
 
     def demonstrations(self) -> "Dataset":
         """messages: conversations, of which every answer is a demonstration."""
-        rows = hub.load(self._talks(), "train", ("messages",))
+        rows = load(self._talks(), "train", ("messages",))
         if self.problems is not None and self.problems < len(rows):
             rows = rows.shuffle(seed=self.seed).select(range(self.problems))
-        held_out, name = self._held_out(), f"data.demonstrations_name={self.demonstrations_name}"
-        return usable_rows(name, rows, _Row(held_out), {"messages": message_type()}, sorted(held_out))
+        row = partial(_row, self._held_out())
+        return usable_rows(self._talks().setting, rows, row, {"messages": message_type()})
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected and, if wanted, margin."""
         from datasets import Value
 
         columns = {name: message_type() for name in _NAMES} | ({"margin": Value("float64")} if self.margin else {})
-        rows, held_out = self._pairs("train_prefs", self.problems), self._held_out()
-        name, row = f"data.preferences_name={self.preferences_name}", _Row(held_out, self.margin)
-        return usable_rows(name, rows, row, columns, [sorted(held_out), self.margin])
+        rows, row = self._pairs("train_prefs", self.problems), partial(_row, self._held_out())
+        return usable_rows(self._preferences().setting, rows, row, columns)
 
     def _prompts(self, split: str, limit: int | None, held_out: set[str]) -> "Dataset":
         """The prompts of a split, each once and none that is held out."""
-        records = self._pairs(split, limit).select_columns(["prompt"])
-        name = f"data.preferences_name={self.preferences_name}"
-        rows = usable_rows(name, records, _Row(held_out), {"prompt": message_type()}, sorted(held_out))
-        return unique_prompts(name, rows)
+        records, name = self._pairs(split, limit).select_columns(["prompt"]), self._preferences().setting
+        return unique_prompts(name, usable_rows(name, records, partial(_row, held_out), {"prompt": message_type()}))
 
     def prompts(self) -> "Dataset":
         """prompt, of training preferences, each once."""

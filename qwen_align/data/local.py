@@ -10,7 +10,7 @@ both is such a row. Left out: tool calls, images, several answers in one row, sp
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,22 +74,6 @@ class Local:
         """The views that have a file."""
         return tuple(self.paths)
 
-    def demonstrations(self) -> "Dataset":
-        """prompt and completion, or messages, and the file's other columns."""
-        return self._view("demonstrations")
-
-    def preferences(self) -> "Dataset":
-        """prompt, chosen, rejected, and the file's other columns."""
-        return self._view("preferences")
-
-    def prompts(self) -> "Dataset":
-        """prompt, what the verifier reads, and the file's other columns."""
-        return self._view("prompts")
-
-    def evaluation(self) -> "Dataset":
-        """As prompts, from the file of held-out problems."""
-        return self._view("evaluation")
-
     def _row(self, view: str, held_out: set[str], record: Record) -> Record:
         """One row of a view; raises BadRow."""
         row = conversation(view, record, self.columns)
@@ -104,15 +88,16 @@ class Local:
         return row | {name: value for name, value in record.items() if name not in used}
 
     def _view(self, view: str) -> "Dataset":
+        """The columns of its conversation, what the verifier reads, and the file's others; no prompt of the evaluation file."""
         key = f"data.{view}_path"
         if view not in self.paths:
             file = f"{files.SUFFIXES} with {', '.join(VIEWS[view])}"
             raise ConfigError(f"data=local: has no {view} view; set {key}=FILE ({file})")
-        row, skip = partial(self._row, view, self._held_out(view)), self.on_bad_row == "skip"
+        others = self.evaluation()["prompt"] if view != "evaluation" and "evaluation" in self.paths else []
+        row, skip = partial(self._row, view, set(map(prompt_key, others))), self.on_bad_row == "skip"
         return files.read(key, self.paths[view], row, skip, "; data.on_bad_row=skip leaves them out")
 
-    def _held_out(self, view: str) -> set[str]:
-        """The evaluation file's prompts, which no other view may hold."""
-        if view == "evaluation" or "evaluation" not in self.paths:
-            return set()
-        return {prompt_key(prompt) for prompt in self.evaluation()["prompt"]}
+    demonstrations = partialmethod(_view, "demonstrations")
+    preferences = partialmethod(_view, "preferences")
+    prompts = partialmethod(_view, "prompts")
+    evaluation = partialmethod(_view, "evaluation")

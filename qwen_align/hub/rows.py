@@ -1,6 +1,6 @@
 """Whether a data set can be read: what `datasets` has prepared in its own cache, else the files of a folder or of the Hub.
 
-Offline, `datasets` 5.2 looks at what it prepared alone and not at a download in the Hub's cache; `downloaded` finds that one.
+Offline, `datasets` 5.2 looks at what it prepared alone and not at a download in the Hub's cache; `load` finds that one.
 """
 
 import json
@@ -8,13 +8,16 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote_plus
 
 from huggingface_hub import constants
 
 from qwen_align.errors import ConfigError
 from qwen_align.hub.files import Files, Need, complete, snapshot, with_all_shards
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _ROWS = re.compile(r"\.(parquet|jsonl?|ndjson|csv|tsv|arrow|txt|zip|tar)(\.(gz|zst|bz2|xz|lz4))?$")
 _NO_ROWS = re.compile(r"(^|/)dataset_infos?\.json$")
@@ -111,3 +114,21 @@ def downloaded(source: Source) -> Path | None:
     if source.folder or not constants.HF_HUB_OFFLINE or prepared(source):
         return None
     return snapshot(source.name, source.kind, source.revision)
+
+
+def load(source: Source, split: str, columns: tuple[str, ...], limit: int | None = None) -> "Dataset":
+    """These columns of one split, and of its rows the first `limit`, or all; a folder has no configuration and no revision."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    config, revision = (None, None) if source.folder else (source.config, source.revision)
+    try:
+        place = source.folder or downloaded(source) or source.name
+        rows = load_dataset(str(place), config, data_dir=source.data_dir, split=split, revision=revision)
+    except (OSError, ValueError, DatasetsError) as error:
+        why = f"cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]})"
+        raise ConfigError(f"{source.setting}: {why}{source.offline}") from error
+    for column in columns:
+        if column not in rows.column_names:
+            raise ConfigError(f"{source.setting}: has no column {column}; it has {', '.join(rows.column_names)}")
+    return rows.select(range(min(limit or len(rows), len(rows)))).select_columns(list(columns))

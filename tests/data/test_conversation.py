@@ -1,5 +1,7 @@
 """What public sets leave out is counted by reason."""
 
+from functools import partial
+
 import pytest
 from datasets import Dataset, Value
 
@@ -15,7 +17,7 @@ def even(record: dict) -> dict:
 
 def usable_numbers(*numbers: int) -> list[int]:
     records = Dataset.from_dict({"number": list(numbers), "other": [None] * len(numbers)})
-    rows = usable_rows("data.name=x", records, even, {"number": Value("int64")}, [])
+    rows = usable_rows("data.name=x", records, partial(even), {"number": Value("int64")})
     assert rows.column_names == ["number"]
     return rows["number"][:]
 

@@ -6,11 +6,9 @@ import pytest
 
 from qwen_align import data, run_folder
 from qwen_align.config import groups
-from qwen_align.data import extra
-from qwen_align.data.countdown import is_held_out
+from qwen_align.data.countdown import extra_demonstrations, is_held_out
 from qwen_align.errors import ConfigError
 from qwen_align.stage import run, worker
-from qwen_align.verifier.countdown import COLUMNS
 
 GOOD = {
     "prompt": [{"role": "user", "content": "Numbers 1 2 target 3"}],
@@ -34,24 +32,28 @@ def countdown(path):
     return data.load(groups.read("data", "countdown") | {"problems": 5, "evaluation_problems": 5, "extra": path}).source
 
 
+def read(path):
+    return extra_demonstrations(path, lambda nums: False)
+
+
 def test_no_path_no_rows():
-    assert extra.read(None, {}) == []
+    assert read(None) == []
 
 
 def test_prompt_and_completion_are_read_and_other_columns_left_out(file):
-    rows = extra.read(file(GOOD | {"nums": "1 2", "provenance": {"teacher": "me"}}), COLUMNS)
+    rows = read(file(GOOD | {"nums": "1 2", "provenance": {"teacher": "me"}}))
     assert rows == [GOOD | {"nums": [1, 2], "target": None}]
 
 
 def test_text_becomes_messages(file):
     path = file({"prompt": "Numbers 1 2 target 3", "completion": "1 + 2"})
-    assert extra.read(path, {}) == [GOOD]
+    assert read(path) == [GOOD | {"nums": None, "target": None}]
 
 
 def test_every_bad_row_is_named_by_file_and_line(file):
     path = file(GOOD, "{torn", {"prompt": "no answer"}, GOOD | {"target": 3}, GOOD | {"target": "three"})
     with pytest.raises(ConfigError) as caught:
-        extra.read(path, COLUMNS)
+        read(path)
     message = str(caught.value)
     assert message.startswith(f"data.extra={path}: 3 of 5 rows cannot be used: ")
     assert all(f"line {number} " in message for number in (2, 3, 5))

@@ -8,10 +8,9 @@ from datasets import Dataset
 from datasets.naming import camelcase_to_snakecase
 from repositories import fill, prepared, snapshot, use_cache
 
-from qwen_align.data.hub import load
 from qwen_align.errors import ConfigError
 from qwen_align.hub import rows
-from qwen_align.hub.rows import Source
+from qwen_align.hub.rows import Source, load
 
 NAME = "org/some_rows"
 
