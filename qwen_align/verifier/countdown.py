@@ -9,7 +9,6 @@ ever calculated with. Accepted too: typography with one reading (`3 × 4`, `\\fr
 
 import re
 from collections.abc import Sequence
-from itertools import islice
 
 from qwen_align.verifier import Verdict, columns
 from qwen_align.verifier.arithmetic import BOX, FRACTION, integer, to_postfix, value_of
@@ -19,9 +18,6 @@ MAX_TOKENS = 24_000
 COLUMNS = {"nums": columns.whole_numbers, "target": columns.whole_number}
 
 _OPENING, _CLOSING = "<answer>", "</answer>"
-
-_PLAIN = re.compile(r"[0-9\s+\-*/()\[\]{}=]*+")
-_PLAIN_TOKEN = re.compile(r"[0-9]+|\S")
 
 # `0x12` has two readings (a product and a hexadecimal number), so it gets a lexeme of its own that means nothing.
 _LEXEME = re.compile(
@@ -47,34 +43,21 @@ _MEANING = (
 
 def verify(completion: str | None, nums: Sequence[int], target: int) -> Verdict:
     """Judge the completion alone (no prompt). Never raises, whatever the completion is."""
-    if not isinstance(completion, str):
-        return Verdict.MALFORMED
-    answer = _last_answer(completion)
-    tokens = None if answer is None else _tokenize(answer)
-    if not tokens:
-        return Verdict.MALFORMED
-    claim: list[str] | None = None
-    if "=" in tokens or tokens[0] == BOX:
-        sides = _split_equation(tokens)
-        if sides is None:
-            return Verdict.MALFORMED
-        tokens, claim = sides
-    postfix = to_postfix(tokens)
-    if postfix is None:
+    sides = _read(completion)
+    postfix = to_postfix(sides[0]) if sides else None
+    if sides is None or postfix is None:
         return Verdict.MALFORMED
     literals = [item for item in postfix if item.__class__ is not str]
     if len(literals) != len(nums) or sorted(literals) != sorted(nums):
         return Verdict.WELLFORMED_WRONG
-    if claim is not None and not _states(claim, target):
+    if sides[1] and not _states(sides[1], target):
         return Verdict.WELLFORMED_WRONG
     return Verdict.CORRECT if value_of(postfix) == target else Verdict.WELLFORMED_WRONG
 
 
 def answer(completion: str | None) -> str | None:
     """The expression that a completion answers with, as it is read here, without a stated result; None if there is none."""
-    found = _last_answer(completion) if isinstance(completion, str) else None
-    tokens = None if found is None else _tokenize(found)
-    sides = _split_equation(tokens) if tokens else None
+    sides = _read(completion)
     return "".join(sides[0]) if sides and to_postfix(sides[0]) is not None else None
 
 
@@ -86,36 +69,31 @@ def answers(completion: str | None) -> list[str]:
     return [f"{_OPENING}{text.partition(_CLOSING)[0]}{_CLOSING}" for text in after if _CLOSING in text]
 
 
-def _last_answer(completion: str) -> str | None:
-    """The text of the innermost last complete pair of answer tags outside thinking."""
+def _read(completion: str | None) -> tuple[list[str], list[str] | None] | None:
+    """The two sides, as of `_split_equation`, in the innermost last complete pair of answer tags outside thinking."""
+    if not isinstance(completion, str):
+        return None
     completion = without_thinking(completion)
     end = completion.rfind(_CLOSING)
     start = completion.rfind(_OPENING, 0, end) if end > 0 else -1
     if start < 0:
         return None
     start += len(_OPENING)
-    return completion[start : completion.find(_CLOSING, start)]
+    tokens = _tokenize(completion[start : completion.find(_CLOSING, start)])
+    return _split_equation(tokens) if tokens else None
 
 
 def _tokenize(answer: str) -> list[str] | None:
     """The answer in tokens that `to_postfix` knows; None if anything else is in it or it is too long."""
-    plain = _PLAIN.fullmatch(answer) is not None
-    pattern = _PLAIN_TOKEN if plain else _LEXEME
-    if len(answer) > MAX_TOKENS:
-        answer = " ".join(answer.split())
-        if sum(1 for _ in islice(pattern.finditer(answer), MAX_TOKENS + 1)) > MAX_TOKENS:
-            return None
-    lexemes = pattern.findall(answer)
-    if plain:
-        return lexemes
+    lexemes = _LEXEME.findall(answer)
+    if len(lexemes) > MAX_TOKENS:
+        return None
     tokens = []
     for lexeme in lexemes:
         meaning = _MEANING.get(lexeme)
         if meaning is None:
-            if lexeme[-1] in "0123456789" and lexeme[:2] not in ("0x", "0X"):
-                meaning = lexeme
-            else:
-                meaning = _MEANING.get("".join(lexeme.split()))
+            is_number = lexeme[-1] in "0123456789" and lexeme[:2] not in ("0x", "0X")
+            meaning = lexeme if is_number else _MEANING.get("".join(lexeme.split()))
         if meaning is None:
             return None
         if meaning:

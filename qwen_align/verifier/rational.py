@@ -9,6 +9,7 @@ variable, digits that are not ASCII. Left out: roots, and powers other than of a
 import re
 import unicodedata
 from fractions import Fraction
+from itertools import groupby
 
 from qwen_align.verifier.arithmetic import FRACTION, MAX_DIGITS, to_postfix, value_of
 
@@ -123,12 +124,7 @@ def _repeating(decimal: Lexeme) -> str:
 
 def _side(lexemes: list[Lexeme]) -> list[Lexeme]:
     """The last side of an equation that holds a number; nothing if another side may hold an answer of its own."""
-    sides: list[list[Lexeme]] = [[]]
-    for lexeme in lexemes:
-        if lexeme.lastgroup == "equals":
-            sides.append([])
-        else:
-            sides[-1].append(lexeme)
+    sides = [list(side) for equals, side in groupby(lexemes, lambda lexeme: lexeme.lastgroup == "equals") if not equals]
     numeric = [side for side in sides if any(lexeme.lastgroup in _NUMERIC for lexeme in side)]
     if any(lexeme[0] in (",", ";", "and", "or") for side in numeric[:-1] for lexeme in side):
         return []
