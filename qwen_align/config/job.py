@@ -65,21 +65,19 @@ def plain(node: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in found.items()}
 
 
+_nodes: dict[str, DictConfig] = {}  # the stages of a plan share most of theirs, and nobody can write to one
+
+
+def _node(content: dict[str, Any]) -> DictConfig:
+    if (key := repr(content)) not in _nodes:
+        _nodes[key] = OmegaConf.create(content, flags={"struct": True, "readonly": True})
+    return _nodes[key]
+
+
 def read(name: str, config: Mapping[str, Any]) -> Job:
     """The job of a method's name and a resolved config, as a stage holds it or config.yaml does."""
-    groups = ("method", "model", "adapter", "data", "reward", "generator", "tracking", "evaluation", "checkpoints")
-    nodes: dict[str, DictConfig] = {}
-    for group in (*groups, "hardware"):
-        node = OmegaConf.create(dict(config.get(group) or {}))
-        OmegaConf.set_struct(node, True)
-        OmegaConf.set_readonly(node, True)
-        nodes["processes" if group == "hardware" else group] = node
+    groups = "method model adapter data reward generator tracking evaluation checkpoints hardware".split()
+    nodes = {"processes" if group == "hardware" else group: _node(dict(config.get(group) or {})) for group in groups}
     ancestors = tuple(Ancestor(a["method"], Path(a["folder"])) for a in config.get("ancestors", []))
-    return Job(
-        name,
-        **nodes,
-        seed=config["seed"],
-        init=str(config["init"]),
-        max_completion_length=config["max_completion_length"],
-        ancestors=ancestors,
-    )
+    own = {"seed": config["seed"], "init": str(config["init"]), "max_completion_length": config["max_completion_length"]}
+    return Job(name, **nodes, **own, ancestors=ancestors)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from qwen_align import reward, run_folder
 from qwen_align.config import groups
@@ -30,7 +30,7 @@ class Composed:
     job: DictConfig
     choices: dict[str, str]  # group -> option
     overrides: list[str]
-    settings_of: Callable[[str], DictConfig]  # of a method as another stage of this job
+    settings_of: Callable[[str], dict[str, Any]]  # of a method as another stage of this job
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,9 @@ class Stage:
     def buildable(self) -> Iterator[Job]:
         """Its settings, with an empty file in place of each that another stage is to write: components look for their files."""
         folders = tuple(f"{other.folder}/" for other in self.parents.others if other.state != "finished")
+        if not folders:
+            yield self.job
+            return
         with TemporaryDirectory() as temporary:
 
             def stand_in(text: str) -> str:
@@ -101,7 +104,7 @@ class Stage:
                 path.touch()
                 return str(path)
 
-            yield read(self.method, fingerprint.replaced(self.config, stand_in)) if folders else self.job
+            yield read(self.method, fingerprint.replaced(self.config, stand_in))
 
     def needed(self) -> "list[Stage]":
         """Every stage that has to be finished before this one, the earliest first."""
@@ -144,13 +147,7 @@ class _Resolver:
         """
         if method in self.resolving:
             raise ConfigError(f"init={method}: stages would need each other: {' -> '.join([*self.resolving, method])}")
-        job = self.composed.job
-        own = OmegaConf.masked_copy(job, [key for key in job if key not in _PLAN_KEYS])
-        if policies is None:
-            own.method = self.composed.settings_of(method)
-        if reward_node:
-            own.reward = reward_node
-        config: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # type: ignore[assignment]
+        config = self._settings(method if policies is None else None, reward_node)
         self.resolving.append(method)
         start, init = self._start(str((config["init"] if policies is not None else None) or config["method"]["init"]))
         rewards = self._rewards(config)
@@ -176,6 +173,17 @@ class _Resolver:
         if found not in self.order:
             self.order.append(found)
         return found
+
+    def _settings(self, method: str | None, reward_node: dict[str, Any] | None) -> dict[str, Any]:
+        """The job's settings, of another method or for another reward where one is given."""
+        job, instead = self.composed.job, {"method": self.composed.settings_of(method) if method else None, "reward": reward_node}
+        changed = {key: node for key, node in instead.items() if node}
+        kept = {key: job[key] for key in changed}
+        with flag_override(job, "no_deepcopy_set_nodes", True):  # a copy of all of it would take a plan's time
+            job.update(changed)
+            config = {k: OmegaConf.to_container(n, resolve=True) if OmegaConf.is_config(n := job[k]) else n for k in job if k not in _PLAN_KEYS}
+            job.update(kept)
+        return config
 
     def _run_at(self, key: str, path: Path, product: str) -> Stage | None:
         """The run of a folder that a key names, of this plan or an earlier one; None where it is no run folder."""
