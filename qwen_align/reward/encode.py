@@ -116,21 +116,19 @@ class PairEncoder:
             return {f"prompt_{key}": value for key, value in prompts.items()} | answers
         inputs = self._padded([row.ids for row in rows])
         if self.typed:
-            types = inputs["input_ids"].new_zeros(inputs["input_ids"].shape)
-            for i, row in enumerate(rows):
-                types[i, row.split : len(row.ids)] = 1
-            inputs["token_type_ids"] = types
+            inputs["token_type_ids"] = _tensor([[0] * row.split + [1] * (len(row.ids) - row.split) for row in rows])
         return inputs
 
-    def _padded(self, sequences: list[list[int]]) -> "dict[str, Tensor]":
-        import torch
-        from torch.nn.utils.rnn import pad_sequence
+    def _padded(self, ids: list[list[int]]) -> "dict[str, Tensor]":
+        padded = _tensor(ids, self.tokenizer.pad_token_id or 0)
+        return {"input_ids": padded, "attention_mask": _tensor([[1] * len(row) for row in ids])}
 
-        ids = [torch.tensor(sequence) for sequence in sequences]
-        return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id or 0),
-            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-        }
+
+def _tensor(rows: list[list[int]], padding: int = 0) -> "Tensor":
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=padding)
 
 
 def batches(rows: Sequence[Encoded], tokens: int) -> list[list[int]]:

@@ -99,19 +99,16 @@ class RewardModel:
 
     def loaded(self) -> Loaded:
         """The network with its encoder, loaded when asked for first; ConfigError as of `score`."""
-        if self.folder is None and self._loaded is None:
-            trained = f"the reward model {self.name} has to be trained first (method=reward)"
-            raise ConfigError(f"reward.folder=null: {trained}; expected the folder of that run, a model folder or a Hub name")
-        if self._loaded is None:
-            self._loaded = self._load(str(self.folder))
-        return self._loaded
-
-    def _load(self, folder: str) -> Loaded:
+        if self._loaded:
+            return self._loaded
+        if self.folder is None:
+            reason = f"the reward model {self.name} has to be trained first (method=reward)"
+            raise ConfigError(f"reward.folder=null: {reason}; expected the folder of that run, a model folder or a Hub name")
         import torch
 
         from qwen_align.reward import network
 
-        place = _model_folder(folder)
+        place = _model_folder(self.folder)
         known = run_folder.read_json(place / SETTINGS)
         trained = {"architecture": self.architecture, "max_length": self.max_length, "offset": 0.0} | known
         for key in ("architecture", "max_length"):
@@ -119,13 +116,14 @@ class RewardModel:
                 print(f"{self.name}: was trained with {key}={trained[key]}, so that is what scores", flush=True)
         device = _device(self.device)
         with torch.random.fork_rng():
-            source = str(place) if place.is_dir() else folder
+            source = str(place) if place.is_dir() else self.folder
             built, tokenizer = network.saved(source, trained["architecture"], self.revision, bool(known))
         dtype = torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
         torch.nn.Module.to(built, device=device, dtype=dtype)
         built.eval().requires_grad_(False)
         pairs = network.pair_encoder(built, tokenizer, trained["architecture"], trained["max_length"])
-        return Loaded(built, pairs, float(trained["offset"]))
+        self._loaded = Loaded(built, pairs, float(trained["offset"]))
+        return self._loaded
 
 
 def _model_folder(folder: str) -> Path:

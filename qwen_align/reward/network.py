@@ -6,12 +6,13 @@ training pairs, which needs nothing. A pickled checkpoint, which could run code,
 line says so. Left out: decoders as reward models.
 """
 
+import copy
 import pickle
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 from transformers import (
     AutoConfig,
@@ -23,12 +24,12 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from qwen_align.compat.transformers import unsharded
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.hub.model import Model, packaged, pickle_notice, require
 from qwen_align.reward.encode import Encoded, PairEncoder, batches
-from qwen_align.reward.siamese import Siamese
 
 Network = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 _LOAD_ERRORS = (OSError, ValueError, pickle.UnpicklingError)  # the last for a pickle with code in it
@@ -36,20 +37,72 @@ _UNDECLARED = ("position_buckets", "share_att_key", "norm_rel_ebd", "conv_kernel
 _VOCABULARY = 20_000  # words at most of a tokenizer that is made here
 
 
+class Siamese(PreTrainedModel):
+    """One encoder reads prompt and answer apart, a small head compares what it made of them.
+
+    The study (arXiv 2506.21560) names a Siamese DistilBERT and leaves open what its twins read, how tokens become a vector and
+    how two vectors become a score. Chosen here: prompt and answer, through one set of weights; the mean over all tokens, as
+    Sentence-BERT does (arXiv 1908.10084); a hidden layer on (u, v, |u - v|, u * v), InferSent's features (arXiv 1705.02364).
+    `config` is the encoder's own, so a saved folder needs nothing else; any encoder that AutoModel loads will do.
+    """
+
+    config_class = PretrainedConfig
+    base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        own = copy.deepcopy(config)
+        own._attn_implementation = None  # each encoder knows what suits it
+        self.use(AutoModel.from_config(own))
+        width = config.hidden_size
+        self.pre_classifier = nn.Linear(4 * width, width)
+        self.classifier = nn.Linear(width, 1)
+        self.post_init()
+
+    def use(self, encoder: Any) -> "Siamese":
+        """Read with this encoder."""
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # means are taken; an unused layer would only be saved
+        self.encoder = encoder
+        return self
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if module in (self.pre_classifier, self.classifier):
+            nn.init.normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+
+    def _pooled(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        hidden = self.encoder(input_ids=ids, attention_mask=mask)[0]  # (rows, tokens, width)
+        weight = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weight).sum(1) / weight.sum(1)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        prompt_input_ids: torch.Tensor,
+        prompt_attention_mask: torch.Tensor,
+        **_: Any,
+    ) -> SequenceClassifierOutput:
+        """Scores as logits, (rows, 1), of answers in `input_ids` to prompts in `prompt_input_ids`."""
+        u = self._pooled(prompt_input_ids, prompt_attention_mask)
+        v = self._pooled(input_ids, attention_mask)
+        hidden = nn.functional.gelu(self.pre_classifier(torch.cat([u, v, (u - v).abs(), u * v], dim=-1)))
+        return SequenceClassifierOutput(logits=self.classifier(hidden))
+
+
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """A tokenizer of lower-case words and single signs, the commonest of these texts; anything else is [UNK]."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-    normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    splitter = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation()])
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    common = sorted(counts, key=lambda word: (-counts[word], word))[:_VOCABULARY]
-    vocabulary = {word: i for i, word in enumerate([*special.values(), *common])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation()])
+    size = _VOCABULARY + len(special)
+    trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=list(special.values()), show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

@@ -4,8 +4,7 @@ import pytest
 import torch
 from encoders import folder_of
 
-from qwen_align.reward.network import fresh, pair_encoder, saved, scores
-from qwen_align.reward.siamese import Siamese
+from qwen_align.reward.network import Siamese, fresh, pair_encoder, saved, scores
 
 
 @pytest.fixture(scope="module", params=["distilbert", "bert", "deberta"])
