@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from qwen_align import chat, model
-from qwen_align.bench import Row, interleaved
+from qwen_align.bench.row import Row, interleaved
 from qwen_align.config import component, groups
 from qwen_align.errors import ConfigError
 from qwen_align.generator import Conversation, Sampling, sample
@@ -30,23 +30,23 @@ def prompts(shortest: int, longest: int, count: int = 64) -> list[Conversation]:
 
 
 @torch.inference_mode()
-def plain(policy: model.Policy, asked: list[Conversation], rows: int, longest: int) -> float:
+def plain(policy: model.Policy, asked: list[Conversation], n: int, rows: int, longest: int) -> float:
     """The usual loop; returns how many tokens it gave, the stop tokens included."""
     weights, tokenizer = policy
     weights.eval()
     given = 0
-    for begin in range(0, len(asked), rows // SAMPLES):
-        ids = chat.prompt_ids(tokenizer, asked[begin : begin + rows // SAMPLES])
+    for begin in range(0, len(asked), rows // n):
+        ids = chat.prompt_ids(tokenizer, asked[begin : begin + rows // n])
         batch = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
-        result = weights.generate(**batch, do_sample=True, num_return_sequences=SAMPLES, max_new_tokens=longest)  # type: ignore[operator]
+        result = weights.generate(**batch, do_sample=True, num_return_sequences=n, max_new_tokens=longest)  # type: ignore[operator]
         new = result[:, batch["input_ids"].shape[1] :]
         given += int((new != tokenizer.pad_token_id).sum())
     return float(given)
 
 
-def ours(policy: model.Policy, asked: list[Conversation], rows: int, longest: int) -> float:
+def ours(policy: model.Policy, asked: list[Conversation], n: int, rows: int, longest: int) -> float:
     """The generator; returns how many tokens it gave."""
-    sampling = Sampling(n=SAMPLES, temperature=1.0, max_completion_length=longest, seed=0)
+    sampling = Sampling(n=n, temperature=1.0, max_completion_length=longest, seed=0)
     found = sample(Transformers(batch_size=rows), asked, sampling, "ours", policy)
     return float(sum(completion.tokens for pool in found for completion in pool))
 
@@ -62,6 +62,6 @@ def run(rounds: int, policy: str | None) -> list[Row]:
     for name, lengths in PROMPTS.items():
         asked = prompts(*lengths)
         note = f"{len(asked)} prompts x {SAMPLES}, {ROWS} completions a batch, {torch.get_num_threads()} threads"
-        one, other = (partial(way, measured, asked, ROWS, LONGEST) for way in (ours, plain))
+        one, other = (partial(way, measured, asked, SAMPLES, ROWS, LONGEST) for way in (ours, plain))
         found.append(interleaved(name, "tokens", one, other, rounds, note))
     return found

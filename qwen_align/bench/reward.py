@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from qwen_align.bench import Row, interleaved
+from qwen_align.bench.row import Row, interleaved
 from qwen_align.errors import ConfigError
 from qwen_align.reward import text_of
 from qwen_align.reward.encode import flatten

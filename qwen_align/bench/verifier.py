@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwen_align.bench import Row, interleaved
+from qwen_align.bench.row import Row, interleaved
 from qwen_align.data.countdown import reachable, solve, trace
 from qwen_align.errors import ConfigError
 from qwen_align.verifier import countdown, math
