@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from qwen_align.config import groups
 
@@ -143,3 +146,22 @@ def test_the_module_runs_from_another_working_directory(tmp_path):
     done = run_process("-m", "qwen_align", "experiment=quickstart", "plan=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "runs/sft-countdown-countdown_tiny-" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        ["reward=distilbert_tiny", "adapter=lora", "method=rloo", "adapter.r=4"],
+        ["reward=verifier", "method=dpo", "data.pairs=64", "++method.args.beta=0.3"],
+        ["reward.batch_tokens=99", "method=reward"],
+    ],
+)
+def test_options_put_on_top_are_composed_as_hydra_does(own, stages_of):
+    given = ["experiment=quickstart_instruct", *own]
+    stage = stages_of(*given)[-1]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(groups.CONF), version_base="1.3"):
+        job = compose("config", given)
+    for group in ("model", "data", "reward", "adapter", "generator", "hardware", "evaluation", "seed", "max_completion_length"):
+        expected = OmegaConf.to_container(job[group], resolve=True) if OmegaConf.is_config(job[group]) else job[group]
+        assert stage.config[group] == expected
