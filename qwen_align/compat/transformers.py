@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.integrations import deepspeed
 
 if TYPE_CHECKING:
-    from transformers import Trainer
+    from transformers import PreTrainedModel, Trainer
 
 
 @contextmanager
@@ -31,3 +31,8 @@ def on_gradient_norm(trainer: "Trainer", see: Callable[[Any], None]) -> None:
         return norm
 
     trainer._get_grad_norm = listened  # type: ignore[method-assign]
+
+
+def attention_of(model: "PreTrainedModel") -> str:
+    """The name of the attention that a model computes with: sdpa, eager, flash_attention_2 ..."""
+    return str(model.config._attn_implementation)

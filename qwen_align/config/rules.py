@@ -168,6 +168,8 @@ def mismatched_rows(planned: Planned) -> None:
     args = planned.job.method.args
     if args.get("loss_type") == "apo_zero_unpaired":
         return
+    if planned.job.method.speed.by_length:
+        raise ConfigError("method.speed.by_length=true: the KL term pairs rows that are in memory together; expected false")
     other = "or loss_type=apo_zero_unpaired, which has no KL term"
     if (order := args.get("train_sampling_strategy", "sequential")) != "sequential":
         reason = f"the KL term pairs neighbours (rows are shuffled once, by seed); expected sequential, {other}"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 from qwen_align.chat import prompt_ids
@@ -151,6 +151,31 @@ def decode(
     return tokens, counts, finished
 
 
+@torch.inference_mode()
+def token_ids(
+    policy: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+    prompts: Sequence[list[int]],
+    n: int,
+    choose: Callable[[Tensor], Tensor],
+    longest: int,
+    ends: Sequence[int],
+    limits: "Transformers",
+) -> Iterator[tuple[int, list[list[int]], list[bool]]]:
+    """(index of a prompt, its n completions, whether each has ended), the longest prompts first."""
+    weights, tokenizer = policy
+    device = next(weights.parameters()).device
+    stops = torch.tensor(ends, device=device)
+    for chosen in batches([len(ids) for ids in prompts], n, longest, limits.batch_size, limits.batch_tokens):
+        rows = {"input_ids": [prompts[i] for i in chosen]}
+        batch = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(device)
+        tokens, counts, ended = decode(weights, batch["input_ids"], batch["attention_mask"], n, choose, longest, stops)
+        kept = [row[:count] for row, count in zip(tokens.tolist(), counts.tolist(), strict=True)]
+        finished = ended.tolist()
+        for position, index in enumerate(chosen):
+            own = slice(position * n, (position + 1) * n)
+            yield index, kept[own], finished[own]
+
+
 @dataclass
 class Transformers:
     """Samples from the policy that a stage loads; the seed fixes the draws for given prompts and batch settings."""
@@ -165,28 +190,18 @@ class Transformers:
             if value < 1:
                 raise ConfigError(f"generator.{key}={value}: expected a whole number from 1 on")
 
-    @torch.inference_mode()
     def stream(self, prompts: Sequence[Conversation], sampling: Sampling, title: str, policy: Any = None) -> Answers:
         """(index of the prompt, its n completions), the longest prompts first."""
         assert policy is not None, "a local policy has to be loaded"
         weights, tokenizer = policy
-        device = next(weights.parameters()).device
-        encoded = prompt_ids(tokenizer, prompts)
         stops: Any = weights.generation_config.eos_token_id
-        ends = torch.tensor(stops if isinstance(stops, list) else [stops], device=device)
+        ends = stops if isinstance(stops, list) else [stops]
         choose = partial(draw_tokens, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k)
         torch.manual_seed(sampling.seed)
         weights.eval()
+        longest, encoded = sampling.max_completion_length, prompt_ids(tokenizer, prompts)
         with tqdm(total=len(prompts), desc=title, mininterval=1.0) as bar:
-            n, longest = sampling.n, sampling.max_completion_length
-            for chosen in batches([len(ids) for ids in encoded], n, longest, self.batch_size, self.batch_tokens):
-                rows = {"input_ids": [encoded[i] for i in chosen]}
-                batch = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(device)
-                prompt, mask = batch["input_ids"], batch["attention_mask"]
-                tokens, counts, finished = decode(weights, prompt, mask, n, choose, longest, ends)
-                kept = [row[:count] for row, count in zip(tokens.tolist(), counts.tolist(), strict=True)]
+            for index, kept, finished in token_ids(policy, encoded, sampling.n, choose, longest, ends, self):
                 texts = tokenizer.batch_decode(kept, skip_special_tokens=True)
-                answers = [Completion(*a) for a in zip(texts, counts.tolist(), finished.tolist(), strict=True)]
-                bar.update(len(chosen))
-                for position, index in enumerate(chosen):
-                    yield index, answers[position * n : (position + 1) * n]
+                bar.update()
+                yield index, [Completion(t, len(ids), f) for t, ids, f in zip(texts, kept, finished, strict=True)]

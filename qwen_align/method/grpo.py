@@ -15,7 +15,7 @@ from qwen_align.method import on_policy
 from qwen_align.method.evaluate import then_measured
 
 
-class GRPO(on_policy.OnPolicy, GRPOTrainer):  # type: ignore[misc]  # its generation takes one argument more than RLOO's
+class GRPO(on_policy.OnPolicy, GRPOTrainer):
     """GRPOTrainer with what all trainers that sample share."""
 
 

@@ -7,24 +7,28 @@ than the start.
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from datasets import Dataset, List, Value
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from qwen_align import chat, run_folder
-from qwen_align.compat.trl import PreferenceSteps
-from qwen_align.config.job import Job
+from qwen_align.compat.trl import PreferenceSteps, head_on_labels
+from qwen_align.config.job import Job, plain
 from qwen_align.data import Data, cached
 from qwen_align.errors import ConfigError
-from qwen_align.method import health, policy, reference
+from qwen_align.method import health, micro_batches, policy, reference
 from qwen_align.method.callbacks import HealthWarnings
 from qwen_align.method.fit import adapter, arguments, fit
+from qwen_align.method.shared_prompts import can_share, share_prompts
 from qwen_align.stage import ranks
 
 COLUMNS = ("prompt", "chosen", "rejected")
+_BETWEEN_PAIRS = {"aot", "aot_unpaired", "sft"}  # losses that sort pairs among each other, or count tokens of a micro-batch
 
 
 class OnPreferences(PreferenceSteps):
@@ -32,6 +36,23 @@ class OnPreferences(PreferenceSteps):
 
     answers: ClassVar[tuple[str, ...]]  # the columns that hold answers to a row's prompt
     reference_columns: ClassVar[tuple[str, ...]]  # TRL's names for the reference's log-probs
+
+    def __init__(self, *, speed: Mapping[str, bool], **given: Any) -> None:
+        self.speed, self.shares = speed, False
+        head_on_labels(speed.get("completion_head", False))
+        super().__init__(**given)
+        self._share_prompts()
+
+    def _share_prompts(self) -> None:
+        if not self.shares and self.speed.get("shared_prompts") and can_share(self):
+            share_prompts(self)
+            self.shares = True
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The loss of an update is a mean over its pairs, whichever micro-batch they are in, unless it compares pairs."""
+        loader = super().get_train_dataloader()
+        sorts = self.speed.get("by_length") and not set(cast(Any, self.args).loss_type) & _BETWEEN_PAIRS
+        return micro_batches.sort_updates(loader, self.train_dataset, self.args) if sorts else loader
 
     @classmethod
     def examples(cls, pairs: Dataset, seed: int) -> Dataset:
@@ -44,7 +65,8 @@ class OnPreferences(PreferenceSteps):
         return rows
 
     def reference_log_probs(self, rows: Dataset, batch_size: int) -> Dataset:
-        """Computed for the rows that will be trained, and written down as they come."""
+        """Computed for the rows that will be trained, and written down as they come; TRL's constructor calls it."""
+        self._share_prompts()
         return reference.with_log_probs(self, rows, batch_size, self.reference_columns)
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -142,6 +164,7 @@ def train(trainer_class: type[OnPreferences], job: Job, data: Data, folder: Path
         train_dataset=trainer_class.batched(tokens, args.per_device_train_batch_size),
         processing_class=tokenizer,
         peft_config=peft,
+        speed=plain(job.method.speed),
     )
     watch = HealthWarnings(folder, health.load(job.method.health))
     trainer.add_callback(watch)

@@ -14,6 +14,13 @@ from qwen_align.method.evaluate import then_measured
 class RLOO(on_policy.OnPolicy, RLOOTrainer):
     """RLOOTrainer with what all trainers that sample share."""
 
+    reorders = True
+
+    @property
+    def old_log_probs_are_new(self) -> bool:
+        """TRL's GRPO leaves the pass out by itself."""
+        return self.speed.skips_old_log_probs
+
 
 @then_measured
 def train(job: Job, data: Data, folder: Path) -> dict[str, Any]:

@@ -4,20 +4,23 @@ Rows are rendered and tokenised here, in chunks on all cores and once for all re
 cut or left out is counted aloud. TRL gets token ids and labels, and packs them where packing=true.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from datasets import Dataset, List, Value
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from qwen_align import chat, run_folder
-from qwen_align.config.job import Job
+from qwen_align.compat.trl import head_on_labels
+from qwen_align.config.job import Job, plain
 from qwen_align.data import Data, cached
 from qwen_align.data.conversation import completion_of, prompt_of
 from qwen_align.errors import ConfigError
-from qwen_align.method import audit, policy
+from qwen_align.method import audit, micro_batches, policy
 from qwen_align.method.evaluate import then_measured
 from qwen_align.method.fit import adapter, arguments, fit
 
@@ -78,6 +81,21 @@ def tokenise(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int 
     return found.remove_columns("cut")
 
 
+class SFT(SFTTrainer):
+    """SFTTrainer whose micro-batches hold rows like in length, and whose head computes trained tokens alone."""
+
+    def __init__(self, *, speed: Mapping[str, bool], **given: Any) -> None:
+        super().__init__(**given)
+        self.speed = speed
+        head_on_labels(speed.get("completion_head", False))
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The loss of an update is a mean over its trained tokens, whichever micro-batch they are in."""
+        loader = super().get_train_dataloader()
+        sorts = self.speed.get("by_length") and not cast(Any, self.args).packing
+        return micro_batches.sort_updates(loader, self.train_dataset, self.args) if sorts else loader
+
+
 @then_measured
 def train(job: Job, data: Data, folder: Path) -> dict[str, Any]:
     """Train on the demonstrations view, then measure on the evaluation view."""
@@ -89,12 +107,13 @@ def train(job: Job, data: Data, folder: Path) -> dict[str, Any]:
     # Both are done by now, and TRL would ask for columns that are gone.
     done = {name: None for name in ("assistant_only_loss", "completion_only_loss") if name in args}
     skipped = {} if args.get("packing") else {"dataset_kwargs": {"skip_prepare_dataset": True}}
-    trainer = SFTTrainer(
+    trainer = SFT(
         model=learner,
         args=arguments(job, folder, done, **skipped),
         train_dataset=tokens,
         processing_class=tokenizer,
         peft_config=adapter(job),
+        speed=plain(job.method.speed),
     )
     found = audit.of_demonstrations(trainer.train_dataset, tokenizer.eos_token_id)
     return found | fit(trainer, folder, [prompt_of(row) + completion_of(row) for row in rows.select(range(min(32, len(rows))))])
