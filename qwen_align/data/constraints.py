@@ -36,21 +36,17 @@ Clause = tuple[str, list[Constraint]]  # a sentence, and what it asks for
 
 def _clause(kind: str, topic: str, rng: random.Random) -> Clause:
     one, other = rng.sample(TOPICS[topic].split(), 2)
-    match kind:
-        case "include":
-            return f"Include {one}.", [{"kind": "count", "of": [one], "least": 1}]
-        case "leave out":
-            return f"Leave out {one}.", [{"kind": "count", "of": [one], "most": 0}]
-        case "starts":
-            return f"Start with {one}.", [{"kind": "starts", "with": one}]
-        case "ends":
-            return f"End with {one}.", [{"kind": "ends", "with": one}]
-        case "order":
-            return f"Put {one} before {other}.", [{"kind": "order", "first": one, "then": other}]
-        case "case":
-            return "Use capital letters.", [{"kind": "case", "letters": "upper"}]
-        case _:
-            return "Use no word twice.", [{"kind": "distinct"}]
+    clauses: dict[str, tuple[str, Constraint]] = {
+        "include": (f"Include {one}.", {"kind": "count", "of": [one], "least": 1}),
+        "leave out": (f"Leave out {one}.", {"kind": "count", "of": [one], "most": 0}),
+        "starts": (f"Start with {one}.", {"kind": "starts", "with": one}),
+        "ends": (f"End with {one}.", {"kind": "ends", "with": one}),
+        "order": (f"Put {one} before {other}.", {"kind": "order", "first": one, "then": other}),
+        "case": ("Use capital letters.", {"kind": "case", "letters": "upper"}),
+        "distinct": ("Use no word twice.", {"kind": "distinct"}),
+    }
+    sentence, constraint = clauses[kind]
+    return sentence, [constraint]
 
 
 def instruction(rng: random.Random, count: Sequence[int]) -> list[Clause]:

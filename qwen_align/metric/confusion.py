@@ -16,10 +16,7 @@ NONE = "none"  # the last column: no label was answered
 def confusion(labels: Sequence[str], expected: Sequence[str], answered: Sequence[Sequence[str | None]]) -> dict[str, Any]:
     """{"table": counts (labels, labels and none), "accuracy": {label: {n problems, mean, low, high}}}.
 
-    Args:
-        labels: the rows in their order; an answer that is none of them counts as none.
-        expected: the label of each problem.
-        answered: the labels of each problem's samples, None for one without.
+    Each problem has one expected label and an answered one a sample; one that is none of `labels`, the rows, counts as none.
     """
     counts = Counter((right, label) for right, pool in zip(expected, answered, strict=True) for label in pool)
     table = [[counts[right, label] for label in labels] for right in labels]

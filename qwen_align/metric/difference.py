@@ -18,11 +18,7 @@ class Difference:
 
 
 def differences(policies: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Difference]:
-    """Every pair of policies, the earlier one as `before`.
-
-    Args:
-        policies: name -> metric -> a value a problem; all have the first one's metrics.
-    """
+    """Every pair of policies (name -> metric -> a value a problem; all have the same metrics), the earlier one as `before`."""
     return [
         Difference(
             after, before, {key: interval.paired(policies[after][key], values) for key, values in policies[before].items()}

@@ -3,11 +3,12 @@
 Who reads numbers back (report, sweep) asks here what a name says; any other name is a metric of its own.
 """
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
 CHOSEN = ("majority@", "reward@")  # one sample was chosen, without the verifier
-KINDS = ("pass@", "best_of_", *CHOSEN)
+_NAME = re.compile(rf"(pass@|best_of_|{'|'.join(CHOSEN)})(\d+)")
 
 
 class OfSamples(NamedTuple):
@@ -19,11 +20,8 @@ class OfSamples(NamedTuple):
 
 def of_samples(metric: str) -> OfSamples | None:
     """Kind and number of samples of a name such as best_of_16; None for any other metric."""
-    for kind in KINDS:
-        number = metric.removeprefix(kind)
-        if number != metric and number.isdecimal():
-            return OfSamples(kind, int(number))
-    return None
+    found = _NAME.fullmatch(metric)
+    return OfSamples(found[1], int(found[2])) if found else None
 
 
 def best_of(metrics: Iterable[str]) -> dict[int, str]:

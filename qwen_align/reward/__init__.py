@@ -20,6 +20,9 @@ from qwen_align.config import component, groups, source_code
 from qwen_align.errors import ConfigError
 
 Conversation = str | list[dict[str, str]]
+Columns = Mapping[str, Sequence[Any]]
+Ids = Sequence[Sequence[int]]
+LogMetric = Callable[[str, float], None]
 SEVERAL = "qwen_align.reward.several"
 # What TRL gives beside the columns of the data.
 GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
@@ -125,17 +128,11 @@ class Reward:
         return found
 
     def score(
-        self,
-        prompts: Sequence[Conversation],
-        completions: Sequence[str],
-        columns: Mapping[str, Sequence[Any]],
-        completion_ids: Sequence[Sequence[int]] | None = None,
+        self, prompts: Sequence[Conversation], completions: Sequence[str], columns: Columns, completion_ids: Ids | None = None
     ) -> list[float | None]:
         """The value of each completion outside a trainer, called as TRL calls it: messages where the prompts are messages.
 
-        Raises:
-            ConfigError: it reads a column or token ids that are not there.
-            RuntimeError: it raised, returned another number of values than completions, or one that is no finite number.
+        ConfigError where it reads a column or ids that are not there; RuntimeError where it raised or returned no such values.
         """
         self.check_columns(list(columns))
         if self.reads_ids and completion_ids is None:

@@ -10,14 +10,14 @@ pairs, which only matters to `clip` and to sums of rewards. What a folder was tr
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qwen_align import run_folder
 from qwen_align.errors import ConfigError, nearest
-from qwen_align.reward import Conversation, text_of
+from qwen_align.reward import Conversation, LogMetric, text_of
 from qwen_align.reward.encode import ARCHITECTURES, PairEncoder
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class RewardModel:
         self,
         completions: Sequence[Conversation],
         prompts: Sequence[Conversation],
-        log_metric: Callable[[str, float], None] | None = None,
+        log_metric: LogMetric | None = None,
         **_: Any,
     ) -> list[float]:
         """One score a completion."""

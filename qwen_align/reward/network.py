@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import (
     AutoConfig,
@@ -72,18 +72,13 @@ class Siamese(PreTrainedModel):
             nn.init.normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
 
-    def _pooled(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _pooled(self, ids: Tensor, mask: Tensor) -> Tensor:
         hidden = self.encoder(input_ids=ids, attention_mask=mask)[0]  # (rows, tokens, width)
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weight).sum(1) / weight.sum(1)
 
     def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        prompt_input_ids: torch.Tensor,
-        prompt_attention_mask: torch.Tensor,
-        **_: Any,
+        self, input_ids: Tensor, attention_mask: Tensor, prompt_input_ids: Tensor, prompt_attention_mask: Tensor, **_: Any
     ) -> SequenceClassifierOutput:
         """Scores as logits, (rows, 1), of answers in `input_ids` to prompts in `prompt_input_ids`."""
         u = self._pooled(prompt_input_ids, prompt_attention_mask)

@@ -3,12 +3,12 @@
 One class for every verifier: `verifier: ${data.verifier}` reads the data's own, a name or FILE.py:NAME any other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwen_align.config import component
 from qwen_align.errors import ConfigError
-from qwen_align.reward import GIVEN, Conversation, text_of
+from qwen_align.reward import GIVEN, Conversation, LogMetric, text_of
 
 
 class VerifierReward:
@@ -39,7 +39,7 @@ class VerifierReward:
         self,
         completions: Sequence[Conversation],
         prompts: Sequence[Conversation],
-        log_metric: Callable[[str, float], None] | None = None,
+        log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
         """One value a completion; `columns` hold what the verifier reads."""

@@ -63,23 +63,19 @@ def answer(completion: str | None) -> str | None:
 
 def answers(completion: str | None) -> list[str]:
     """Every complete pair of answer tags outside thinking, in order, each a completion of its own; `verify` reads the last."""
-    if not isinstance(completion, str):
-        return []
     after = without_thinking(completion).split(_OPENING)[1:]
     return [f"{_OPENING}{text.partition(_CLOSING)[0]}{_CLOSING}" for text in after if _CLOSING in text]
 
 
 def _read(completion: str | None) -> tuple[list[str], list[str] | None] | None:
     """The two sides, as of `_split_equation`, in the innermost last complete pair of answer tags outside thinking."""
-    if not isinstance(completion, str):
-        return None
-    completion = without_thinking(completion)
-    end = completion.rfind(_CLOSING)
-    start = completion.rfind(_OPENING, 0, end) if end > 0 else -1
+    text = without_thinking(completion)
+    end = text.rfind(_CLOSING)
+    start = text.rfind(_OPENING, 0, end) if end > 0 else -1
     if start < 0:
         return None
     start += len(_OPENING)
-    tokens = _tokenize(completion[start : completion.find(_CLOSING, start)])
+    tokens = _tokenize(text[start : text.find(_CLOSING, start)])
     return _split_equation(tokens) if tokens else None
 
 

@@ -43,8 +43,6 @@ class Label:
 
     def answers(self, completion: str | None) -> list[str]:
         """The labels that a completion names outside thinking, in order, each a completion of its own."""
-        if not isinstance(completion, str):
-            return []
         found = self._pattern.findall(without_thinking(completion).casefold())
         return [self.labels[_folded(label)] for label in found]
 

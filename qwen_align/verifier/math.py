@@ -43,8 +43,6 @@ class _Gold(NamedTuple):
 
 def verify(completion: str | None, answer: str) -> Verdict:
     """Judge the completion alone against the reference final answer; malformed if it gives no answer at all."""
-    if not isinstance(completion, str):
-        return Verdict.MALFORMED
     gold = _gold(str(answer))
     candidate = final_answer(without_thinking(completion), numeric=gold.value is not None)
     if not candidate:
@@ -61,8 +59,6 @@ def answer(completion: str) -> str | None:
 
 def answers(completion: str | None) -> list[str]:
     """Every answer outside thinking that a marker announces, in order, each a completion of its own."""
-    if not isinstance(completion, str):
-        return []
     found = marked(without_thinking(completion), numeric=True)
     # Alone, what stands before a stray tag would be read as thinking.
     return [f"</think>{text}" if "</think>" in text else text for text in found]

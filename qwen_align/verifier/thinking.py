@@ -11,8 +11,10 @@ _STRETCH = re.compile(r"<think>.*?(?:(</think>)|\Z)", re.DOTALL)
 THOUGHT = "\0"  # stands where a stretch of thinking was, so that nothing can be read across it
 
 
-def without_thinking(completion: str) -> str:
-    """The completion with THOUGHT for each stretch of thinking; an unclosed `<think>` swallows the rest."""
+def without_thinking(completion: str | None) -> str:
+    """The completion with THOUGHT for each stretch of thinking, "" for None; an unclosed `<think>` swallows the rest."""
+    if not isinstance(completion, str):
+        return ""
     if "think>" not in completion:
         return completion
     before, closing, after = completion.partition("</think>")
