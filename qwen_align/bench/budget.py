@@ -111,11 +111,13 @@ class Steps(TrainerCallback):
         self.trainer, self.spans, self.emit, self.asked = trainer, spans, emit, asked
         self.began, self.step = time.monotonic(), 0
         self.losses: list[torch.Tensor] = []
+        self.gradient_norm = 0.0
         self.completion_tokens = 0
 
     def listen(self) -> None:
-        """Read losses and completions off what the trainer's methods return."""
+        """Read losses, gradients and completions off what the trainer's methods return."""
         training_step, generate = self.trainer.training_step, getattr(self.trainer, "_generate", None)
+        clip = self.trainer._clip_grad_norm
 
         @functools.wraps(training_step)
         def with_loss(*args: Any, **kwargs: Any) -> Any:
@@ -127,7 +129,11 @@ class Steps(TrainerCallback):
             self.completion_tokens += sum(map(len, found[1]))
             return found
 
-        self.trainer.training_step = with_loss
+        def with_norm(model: Any) -> Any:
+            self.gradient_norm = norm = clip(model)
+            return norm
+
+        self.trainer.training_step, self.trainer._clip_grad_norm = with_loss, with_norm
         if generate:
             self.trainer._generate = counted
 
@@ -146,6 +152,7 @@ class Steps(TrainerCallback):
                 "end": end,
                 "budget": budget,
                 "loss": float(torch.stack(self.losses).sum()),
+                "gradient_norm": float(self.gradient_norm),
                 "completion_tokens": self.completion_tokens,
                 "peak_memory_mb": peak_memory_mb(),
             }

@@ -33,10 +33,10 @@ def slope(x: Sequence[float], seconds: Sequence[float]) -> float:
 
 def with_slope(rows: list[Row], x: Sequence[float], work: Sequence[float]) -> list[Row]:
     """The rows of a series, the last one with both slopes; `work` is how many units one point of each row took."""
-    ours, theirs = (
-        slope(x, [n / getattr(row, side) for n, row in zip(work, rows, strict=True)]) for side in ("ours", "theirs")
-    )
-    note = f"{rows[-1].note}; over the series seconds grow as x^{ours:.2f} and x^{theirs:.2f}"
+    ours = slope(x, [n / row.ours for n, row in zip(work, rows, strict=True)])
+    theirs = slope(x, [n / row.theirs for n, row in zip(work, rows, strict=True)])
+    grows = f"over the series seconds grow as x^{ours:.2f} and x^{theirs:.2f}"
+    note = f"{rows[-1].note}; {grows}" if rows[-1].note else grows
     points = [replace(row, point=float(at), units=float(n)) for row, at, n in zip(rows, x, work, strict=True)]
     return [*points[:-1], replace(points[-1], note=note)]
 
@@ -72,7 +72,7 @@ def _sampling(policy: model.Policy, n: int, problems: int, rounds: int = 2) -> R
     """Answers a second, n to each of so many problems, by our generator and by the usual loop."""
     rng = random.Random(0)
     drawn = [[rng.randint(1, 20) for _ in range(4)] for _ in range(problems)]
-    asked: list[Conversation] = [[{"role": "user", "content": "Numbers {} {} {} target {}".format(*n)}] for n in drawn]
+    asked: list[Conversation] = [[{"role": "user", "content": "Numbers {} {} {} target {}".format(*four)}] for four in drawn]
 
     def answers(way: Callable[..., float]) -> float:
         way(policy, asked, n, generation.ROWS, LENGTHS[0])

@@ -75,7 +75,7 @@ def check(pairs: int, parts: Sequence[str], hardware: str) -> None:
         raise ConfigError(f"pairs={pairs}: expected a whole number from 1 on")
     for part in parts:
         if part not in PARTS:
-            raise ConfigError(f"parts={part}: expected some of {', '.join(PARTS)}{nearest(part, PARTS)}")
+            raise ConfigError(f"parts={part}: expected some of {', '.join(PARTS)}{nearest(str(part), PARTS)}")
     if hardware not in (known := groups.options("hardware")):
         raise ConfigError(f"hardware={hardware}: expected one of {', '.join(known)}{nearest(hardware, known)}")
 

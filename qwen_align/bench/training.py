@@ -154,7 +154,7 @@ def environments(hardware: Hardware, cache: Path) -> dict[str, dict[str, str]]:
     return {"ours": launch.environment(hardware) | shared | own["ours"], "theirs": dict(os.environ) | shared | own["theirs"]}
 
 
-def summary(prepared: Prepared, found: Measured) -> tuple[dict[str, Any], list[float]]:
+def summary(prepared: Prepared, found: Measured, peak_flops: float) -> tuple[dict[str, Any], list[float]]:
     """(what a step of one side is like, seconds of a step in each round); budget and total have all costs of a step."""
     rows, steps = prepared.rows_per_step, [step for taken in found.rounds for step in taken]
     before = found.reference_seconds_per_row * rows
@@ -178,25 +178,30 @@ def summary(prepared: Prepared, found: Measured) -> tuple[dict[str, Any], list[f
         "budget_ms": {part: 1000 * value for part, value in budget.items()},
         "peak_memory_mb": max(step["peak_memory_mb"] for step in steps),
         "model_flops_per_step": flops,
-        "peak_flops": found.peak_flops,
-        "model_flop_utilisation": flops / total / found.peak_flops,
+        "peak_flops": peak_flops,
+        "model_flop_utilisation": flops / total / peak_flops,
         "start_seconds": found.start_seconds,
         "steps": len(steps),
     }, seconds
 
 
+def _difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    """How far loss and gradient norm differ, over theirs, in the steps that both sides took on the same rows."""
+    pairs = list(zip(ours, theirs, strict=False))
+    loss, norm = (max(abs(a[key] - b[key]) / abs(b[key]) for a, b in pairs) for key in ("loss", "gradient_norm"))
+    return f"{len(pairs)} equal steps: losses differ by {loss:.0e} at most, gradient norms by {norm:.0e}"
+
+
 def row_of(name: str, prepared: Prepared, found: Mapping[str, Measured]) -> Row:
     """The row of a case; its spread is the whole range of the rounds' ratios."""
-    (ours, mine), (theirs, others) = (summary(prepared, found[side]) for side in ("ours", "theirs"))
+    peak = max(one.peak_flops for one in found.values())  # each was measured beside the other
+    (ours, mine), (theirs, others) = (summary(prepared, found[side], peak) for side in ("ours", "theirs"))
     ratios = sorted(b / a for a, b in zip(mine, others, strict=True))
     note = f"{prepared.rows_per_step} rows a step; {ours['ms_per_step']:,.0f} and {theirs['ms_per_step']:,.0f} ms a step"
     if prepared.stage.method == "rloo":
         note += f"; {ours['tokens_a_completion']:.1f} and {theirs['tokens_a_completion']:.1f} tokens a completion"
     else:
-        losses = [{step["step"]: step["loss"] for step in found[side].steps} for side in ("ours", "theirs")]
-        both = losses[0].keys() & losses[1].keys()
-        differ = max(abs(losses[0][step] - losses[1][step]) for step in both)
-        note += f"; losses of {len(both)} steps differ by {differ:.0e} at most"
+        note += "; " + _difference(found["ours"].steps, found["theirs"].steps)
     rates = ours["samples_per_s"], theirs["samples_per_s"]
     ratio = statistics.median(ratios)
     return Row(name, "rows", *rates, ratio, ratios[0], ratios[-1], len(ratios), note, {"ours": ours, "theirs": theirs})
