@@ -67,7 +67,7 @@ def _compose(given: list[str]) -> Composed:
     checked = [overrides.checked(text) for text in overrides.expanded(given)]
     _store_targets(checked)
     parsed = OverridesParser.create().parse_overrides(checked)
-    options = {o.key_or_group: o.value() for o in parsed if groups.stands_apart(o.key_or_group, str(o.value()))}
+    options = {o.key_or_group: str(o.value()) for o in parsed if groups.stands_apart(o.key_or_group, str(o.value()))}
     values = [o for o in parsed if o.key_or_group not in groups.names() and not o.is_hydra_override()]
     shared = [text for text, o in zip(checked, parsed, strict=True) if o not in values and o.key_or_group not in options]
     alters_groups = any(o.is_delete() or o.is_add() or o.package for o in parsed)
@@ -77,7 +77,7 @@ def _compose(given: list[str]) -> Composed:
         try:
             with open_dict(job):
                 for group, option in options.items():
-                    own = [groups.read(kind, choices[kind]).get(group, {}) for kind in ("experiment", "sweep") if kind in choices]
+                    own = [groups.read(kind, choices.get(kind, "")).get(group) or {} for kind in ("experiment", "sweep")]
                     job[group] = reduce(groups.merged, own, groups.read(group, option))
             for o in values:
                 OmegaConf.update(job, o.key_or_group, o.value(), force_add=o.is_force_add())
@@ -165,8 +165,8 @@ def _use_folders(folders: Iterable[str]) -> None:
 
 
 def _compose_and_run(given: list[str]) -> None:
-    _use_folders(folder for flag, folder in pairwise(given) if flag in ("--config-dir", "-cd"))
-    _use_folders(text.partition("=")[2] for text in given if text.startswith("--config-dir="))
+    named = [folder for flag, folder in pairwise(given) if flag in ("--config-dir", "-cd")]
+    _use_folders([*named, *(text.partition("=")[2] for text in given if text.startswith("--config-dir="))])
     flags_with_value = "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c".split()
     if "--help" in given or "-h" in given:
         print(usage.text(), end="")

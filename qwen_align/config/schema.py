@@ -16,20 +16,16 @@ _WHOLE = (
 )
 # Fields whose nonsense TRL accepts without a word: (test, what would be right).
 _RANGES = {
-    "temperature": (lambda v: v > 0, "a number above 0"),
-    "learning_rate": (lambda v: v >= 0, "a number from 0 on"),
     "top_p": (lambda v: v == 1, f"1: {_WHOLE}"),
     "min_p": (lambda v: v == 0, f"0: {_WHOLE}"),
     "top_k": (lambda v: v == 0, f"0: {_WHOLE}"),
-    "beta": (lambda v: v >= 0, "a number from 0 on"),
     "num_generations": (lambda v: v >= 2, "a whole number from 2 on: an advantage needs siblings to compare with"),
-    "max_completion_length": (lambda v: v > 0, "a whole number from 1 on"),
-    "max_length": (lambda v: v > 0, "a whole number from 1 on"),
-    "per_device_train_batch_size": (lambda v: v > 0, "a whole number from 1 on"),
-    "num_iterations": (lambda v: v > 0, "a whole number from 1 on"),
-    "save_steps": (lambda v: v > 0, "a number above 0"),
-    "logging_steps": (lambda v: v > 0, "a number above 0"),
-    "weight_decay": (lambda v: v >= 0, "a number from 0 on"),
+    **dict.fromkeys(("learning_rate", "beta", "weight_decay"), (lambda v: v >= 0, "a number from 0 on")),
+    **dict.fromkeys(("temperature", "save_steps", "logging_steps"), (lambda v: v > 0, "a number above 0")),
+    **dict.fromkeys(
+        ("max_completion_length", "max_length", "per_device_train_batch_size", "num_iterations"),
+        (lambda v: v > 0, "a whole number from 1 on"),
+    ),
 }
 _CHOICES = {"vllm_mode": ("server", "colocate")}
 
@@ -63,8 +59,7 @@ def _accepts(value: Any, annotation: ast.expr) -> bool:
     """Whether a plain value fits an annotation; anything this does not understand fits."""
     match annotation:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            names = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)}
-            listed = names & enums().keys()
+            listed = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)} & enums().keys()
             if isinstance(value, str) and listed:  # `SchedulerType | str` means one of the enum's values
                 return any(value in enums()[name] for name in listed)
             return _accepts(value, left) or _accepts(value, right)
@@ -72,19 +67,15 @@ def _accepts(value: Any, annotation: ast.expr) -> bool:
             return value is None
         case ast.Constant(value=str(text)):
             return _accepts(value, ast.parse(text, mode="eval").body)
-        case ast.Name(id="bool" | "int" | "float" | "str" as name):
-            return has_type(value, {"bool": bool, "int": int, "float": float, "str": str}[name])
-        case ast.Name(id="dict") | ast.Subscript(value=ast.Name(id="dict")):
-            return isinstance(value, dict)
-        case ast.Subscript(value=ast.Name(id="list" | "tuple")):
-            return isinstance(value, (list, tuple))
-        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
-            return value is None or _accepts(value, inner)
-        case ast.Subscript(value=ast.Name(id="Union"), slice=ast.Tuple(elts=options)):
-            return any(_accepts(value, option) for option in options)
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
+        case ast.Name(id="dict" | "bool" | "int" | "float" | "str" as name):
+            return has_type(value, {"dict": dict, "bool": bool, "int": int, "float": float, "str": str}[name])
+        case ast.Subscript(value=ast.Name(id="dict" | "list" | "tuple" as name)):
+            return isinstance(value, dict if name == "dict" else (list, tuple))
+        case ast.Subscript(value=ast.Name(id="Optional" | "Union" as name), slice=inner):
             options = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            return value in [o.value for o in options if isinstance(o, ast.Constant)]
+            return (name == "Optional" and value is None) or any(_accepts(value, option) for option in options)
+        case ast.Subscript(value=ast.Name(id="Literal")):
+            return value in [n.value for n in ast.walk(annotation) if isinstance(n, ast.Constant)]
     return True
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import ModuleSpec
+from itertools import chain
 from pathlib import Path
 
 from qwen_align.errors import ConfigError, nearest
@@ -21,9 +22,9 @@ _HEAVY = {"torch", "transformers", "trl", "datasets", "peft", "accelerate", "eva
 
 @dataclass(frozen=True)
 class Definition:
-    """Where a name is bound: its statement, and the file that holds it."""
+    """Where a name is bound: its statement, or a module's tree, and the file that holds it."""
 
-    node: ast.stmt
+    node: ast.stmt | ast.Module
     file: Path
 
 
@@ -51,7 +52,6 @@ def top_spec(target: str) -> ModuleSpec | None:
 
 
 def _python(base: Path, module: str) -> Path | None:
-    """The file of a module below a folder: a package's __init__.py, or NAME.py."""
     path = base.joinpath(*module.split("."))
     return next((p for p in (path / "__init__.py", path.with_name(f"{path.name}.py")) if p.is_file()), None)
 
@@ -69,7 +69,7 @@ def file_of(module: str) -> Path | None:
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a module that may bind a name, those under `if` and `try` included."""
+    """Those under `if` and `try` included."""
     for node in body:
         yield node
         if isinstance(node, ast.If):
@@ -90,34 +90,38 @@ def _lazy(node: ast.Assign, name: str, file: Path) -> Path | None:
     """The file that a lazy module's `_import_structure` names for an attribute."""
     if ast.unparse(node.targets[0]) != "_import_structure" or not isinstance(node.value, ast.Dict):
         return None
-    for key, value in zip(node.value.keys, node.value.values, strict=True):
-        if isinstance(key, ast.Constant) and isinstance(value, ast.List) and name in [ast.unparse(e)[1:-1] for e in value.elts]:
-            return _python(file.parent, str(key.value))
-    return None
+    names = [[ast.unparse(e)[1:-1] for e in v.elts] if isinstance(v, ast.List) else [] for v in node.value.values]
+    module = next((key for key, own in zip(node.value.keys, names, strict=True) if name in own), None)
+    return _python(file.parent, str(module.value)) if isinstance(module, ast.Constant) else None
 
 
 def _bound(file: Path, name: str, seen: frozenset[tuple[Path, str]] = frozenset()) -> Definition | None:
+    """Where a file gets a name from; that of an imported module is its whole source."""
     if (file, name) in seen:
         return None
     seen |= {(file, name)}
     for node in _statements(tree(file).body):
-        origin: tuple[Path | None, str] | None = None
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            if node.name == name:
-                return Definition(node, file)
-        elif isinstance(node, ast.ImportFrom):
-            named = next((alias.name for alias in node.names if (alias.asname or alias.name) in (name, "*")), None)
-            if named:
-                origin = _imported_from(node, file), name if named == "*" else named
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == name:
+            return Definition(node, file)
+        origin, there = None, name
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            there = next((a.name for a in node.names if (a.asname or a.name) in (name, "*")), "")
+            if there and isinstance(node, ast.Import):
+                return Definition(tree(origin), origin) if (origin := file_of(there)) else None
+            if there and isinstance(node, ast.ImportFrom):
+                origin = _imported_from(node, file)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if name in [target.id for target in targets if isinstance(target, ast.Name)]:
                 return Definition(node, file)
-            if isinstance(node, ast.Assign) and (lazy := _lazy(node, name, file)):
-                origin = lazy, name
-        if origin and origin[0] and (found := _bound(origin[0], origin[1], seen)):
+            origin = _lazy(node, name, file) if isinstance(node, ast.Assign) else None
+        if origin and (found := _bound(origin, name if there == "*" else there, seen)):
             return found
-    return None
+        if origin and origin.name == "__init__.py" and (module := _python(origin.parent, there)):
+            return Definition(tree(module), module)
+    outer, _, last = name.rpartition(".")
+    module_of = _bound(file, outer, seen) if outer else None
+    return _bound(module_of.file, last) if module_of and isinstance(module_of.node, ast.Module) else None
 
 
 @lru_cache
@@ -134,29 +138,11 @@ def find(target: str) -> Definition | None:
     return next((member for member in members(outer) if getattr(member.node, "name", None) == name), None)
 
 
-def _base(file: Path, name: str) -> Definition | None:
-    """Where a file gets a base class from: a name of its own, or one of a module that it imports."""
-    outer, _, last = name.rpartition(".")
-    if not outer:
-        return _bound(file, name)
-    for node in _statements(tree(file).body):
-        if isinstance(node, ast.Import):
-            module = next((file_of(a.name) for a in node.names if (a.asname or a.name) == outer), None)
-        elif isinstance(node, ast.ImportFrom) and (package := _imported_from(node, file)):
-            alias = next((a.name for a in node.names if (a.asname or a.name) == outer), None)
-            module = _python(package.parent, alias) if alias else None
-        else:
-            continue
-        if module:
-            return _bound(module, last)
-    return None
-
-
 def _members(cls: Definition | None) -> list[Definition]:
     if cls is None or not isinstance(cls.node, ast.ClassDef):
         return []
-    named = [base.value if isinstance(base, ast.Subscript) else base for base in cls.node.bases]
-    inherited = [member for base in named for member in _members(_base(cls.file, ast.unparse(base)))]
+    bases = [ast.unparse(base.value if isinstance(base, ast.Subscript) else base) for base in cls.node.bases]
+    inherited = [member for base in bases for member in _members(_bound(cls.file, base))]
     return [*inherited, *(Definition(node, cls.file) for node in cls.node.body)]
 
 
@@ -167,11 +153,8 @@ def members(target: str) -> list[Definition]:
 
 def defines(target: str) -> bool:
     """Whether a dotted name or FILE.py:NAME exists, as far as source text can tell; True for modules without any."""
-    if ".py:" not in target:
-        spec = top_spec(target)
-        if spec is not None and not str(spec.origin).endswith(".py"):  # built in, or compiled
-            return True
-    return find(target) is not None
+    spec = None if ".py:" in target else top_spec(target)
+    return bool(spec and not str(spec.origin).endswith(".py")) or find(target) is not None
 
 
 def nearest_name(target: str) -> str:
@@ -183,29 +166,23 @@ def nearest_name(target: str) -> str:
 
 @lru_cache
 def compared_with(target: str, name: str) -> tuple[str, ...]:
-    """The texts that a trainer's file compares a variable or attribute with, where the class holds no list of them.
-
-    Of a config class `X` of `x_config.py` it is the file `x_trainer.py` that is read; () where there is none.
-    """
+    """The texts that the trainer beside a config class (x_trainer.py of x_config.py) compares a variable or attribute with."""
     config = find(target)
     file = config.file.with_name(config.file.name.replace("_config", "_trainer")) if config else None
     if file is None or not file.is_file():
         return ()
-    compared = rf"\b{name} (?:==|!=|in|not in) (\"\w+\"|[\[({{][^\])}}]*)"
-    values = " ".join(re.findall(compared, file.read_text(encoding="utf-8")))
-    return tuple(dict.fromkeys(re.findall(r"\"(\w+)\"", values)))
+    compared = re.findall(rf"\b{name} (?:==|!=|in|not in) (\"\w+\"|[\[({{][^\])}}]*)", file.read_text(encoding="utf-8"))
+    return tuple(dict.fromkeys(re.findall(r"\"(\w+)\"", " ".join(compared))))
 
 
 @lru_cache
 def is_light(target: str) -> bool:
     """Whether the file of a target imports none of the packages that cost seconds, at its top level, and is of none of them."""
-    definition = find(target)
-    if definition is None or target.partition(".")[0] in _HEAVY:
+    if (definition := find(target)) is None or target.partition(".")[0] in _HEAVY:
         return False
-    body = tree(definition.file).body
-    imported = [alias.name for node in body if isinstance(node, ast.Import) for alias in node.names]
-    imported += [node.module or "" for node in body if isinstance(node, ast.ImportFrom)]
-    return _HEAVY.isdisjoint(name.partition(".")[0] for name in imported)
+    imports = [node for node in tree(definition.file).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = [[a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] for node in imports]
+    return _HEAVY.isdisjoint(name.partition(".")[0] for name in chain.from_iterable(names))
 
 
 @lru_cache

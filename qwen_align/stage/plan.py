@@ -176,14 +176,16 @@ class _Resolver:
 
     def _settings(self, method: str | None, reward_node: dict[str, Any] | None) -> dict[str, Any]:
         """The job's settings, of another method or for another reward where one is given."""
-        job, instead = self.composed.job, {"method": self.composed.settings_of(method) if method else None, "reward": reward_node}
-        changed = {key: node for key, node in instead.items() if node}
-        kept = {key: job[key] for key in changed}
-        with flag_override(job, "no_deepcopy_set_nodes", True):  # a copy of all of it would take a plan's time
+        job, found = self.composed.job, {}
+        changed = {"method": self.composed.settings_of(method)} if method else {}
+        changed |= {"reward": reward_node} if reward_node else {}
+        own = {key: job[key] for key in changed}
+        with flag_override(job, "no_deepcopy_set_nodes", True):  # a copy of the whole job at each stage takes long
             job.update(changed)
-            config = {k: OmegaConf.to_container(n, resolve=True) if OmegaConf.is_config(n := job[k]) else n for k in job if k not in _PLAN_KEYS}
-            job.update(kept)
-        return config
+            for key in [str(key) for key in job if key not in _PLAN_KEYS]:
+                found[key] = OmegaConf.to_container(job[key], resolve=True) if OmegaConf.is_config(job[key]) else job[key]
+            job.update(own)
+        return found
 
     def _run_at(self, key: str, path: Path, product: str) -> Stage | None:
         """The run of a folder that a key names, of this plan or an earlier one; None where it is no run folder."""
