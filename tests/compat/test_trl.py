@@ -3,7 +3,9 @@
 import inspect
 
 import pytest
+import torch
 from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RLOOTrainer
+from trl.trainer import utils
 
 from qwen_align.compat import trl
 
@@ -21,6 +23,9 @@ def parameters(function) -> list[str]:
         ("_calculate_rewards", ["self", "inputs", "prompts", "completions", "completion_ids_list"]),
         ("_log_metric", ["self", "name", "value"]),
         ("_get_per_token_logps_and_entropies", ["self", "model", "input_ids", "attention_mask", "logits_to_keep"]),
+        ("_generate_single_turn", ["self", "prompt_ids", "images", "multimodal_fields"]),
+        ("_prepare_inputs", ["self", "generation_batch"]),
+        ("_compute_loss", ["self", "model", "inputs"]),
     ],
 )
 def test_steps_of_trainers_that_sample_are_where_they_were(trainer, name, expected):
@@ -84,3 +89,25 @@ def test_a_mixin_that_forgets_a_step_is_told_so():
     ):
         with pytest.raises(NotImplementedError):
             call()
+
+
+@pytest.mark.parametrize("trainer", [RLOOTrainer, GRPOTrainer])
+def test_micro_batches_of_a_generation_are_kept_in_one_list(trainer):
+    source = inspect.getsource(trainer._prepare_inputs)
+    assert "self._buffered_inputs = [" in source
+    assert "self._buffered_inputs[self._step % self.args.steps_per_generation]" in source
+
+
+def test_old_log_probs_are_read_after_the_new_ones_are_computed():
+    source = inspect.getsource(RLOOTrainer._compute_loss)
+    assert 0 < source.index("self._get_per_token_logps_and_entropies(") < source.index('inputs["old_logps"]')
+
+
+def test_whether_the_fused_head_skips_unlabelled_tokens_is_asked_where_it_is_replaced():
+    assert "compact = _use_triton(hidden_states.device)" in inspect.getsource(utils.add_fused_lm_head)
+    try:
+        trl.head_on_labels(True)
+        assert utils._use_triton("cpu")
+    finally:
+        trl.head_on_labels(False)
+    assert not utils._use_triton(torch.device("cpu"))
