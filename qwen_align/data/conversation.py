@@ -103,10 +103,11 @@ def _kept(rows: "Dataset", reasons: Sequence[str | None], source: str) -> "Datas
     return rows.select([i for i, reason in enumerate(reasons) if reason is None])
 
 
-def usable_rows(source: str, records: "Dataset", row: Row, columns: dict[str, Any]) -> "Dataset":
+def usable_rows(source: str, records: "Dataset", row: Row, names: Sequence[str], **others: Any) -> "Dataset":
     """The rows that `row` makes of a public set's records; how many raise BadRow is printed, and ConfigError if all do.
 
-    `row` is a partial function, see `cached.identity`; `columns` are a row's with their types; `source` names it in messages.
+    `row` is a partial function, see `cached.identity`; `names` are a row's conversations, `others` the types of its other
+    columns; `source` names it in messages.
     """
     from datasets import Value
 
@@ -114,9 +115,10 @@ def usable_rows(source: str, records: "Dataset", row: Row, columns: dict[str, An
 
     if not len(records):
         raise ConfigError(f"{source}: holds no row that can be used")
-    settings = [cached.identity(row), cached.code_of(sys.modules[__name__]), list(columns)]
-    types = columns | {"reason": Value("string")}
-    rows = cached.mapped(records, partial(_converted, row, list(columns)), settings, types, "checking rows")
+    types = {name: message_type() for name in names} | others
+    settings = [cached.identity(row), cached.code_of(sys.modules[__name__]), list(types)]
+    work, types = partial(_converted, row, list(types)), types | {"reason": Value("string")}
+    rows = cached.mapped(records, work, settings, types, "checking rows")
     return _kept(rows, rows["reason"][:], source).remove_columns("reason")
 
 

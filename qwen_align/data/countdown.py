@@ -144,8 +144,10 @@ class Countdown:
         for key in ("count", "numbers", "target"):
             settings.check_bounds(key, getattr(self, key), low=1, high=6 if key == "count" else None)
 
-    def _problems(self, wanted: int, held_out: bool) -> Iterator[tuple[list[int], int]]:
-        rng = random.Random(f"{self.seed} {'evaluation' if held_out else 'train'}")
+    def _problems(self, held_out: bool) -> Iterator[dict[str, Any]]:
+        """prompt, nums, target."""
+        key = "evaluation_problems" if held_out else "problems"
+        wanted, rng = getattr(self, key), random.Random(f"{self.seed} {'evaluation' if held_out else 'train'}")
         seen: set[tuple[tuple[int, ...], int]] = set()
         misses = 0
         while len(seen) < wanted:
@@ -159,33 +161,28 @@ class Countdown:
                 if targets and (problem := (shown, rng.choice(targets))) not in seen:
                     seen.add(problem)
                     misses = 0
-                    yield numbers, problem[1]
+                    yield {"prompt": ask(self.prompt, numbers, problem[1]), "nums": numbers, "target": problem[1]}
                     continue
             misses += 1
             if misses > 20_000:
-                key = "evaluation_problems" if held_out else "problems"
                 ranges = "numbers {}..{} and targets {}..{}".format(*self.numbers, *self.target)
                 found = f"only about {len(seen)} distinct problems exist with {ranges}"
                 raise ConfigError(f"data.{key}={wanted}: {found}; ask for fewer or widen the ranges")
-
-    def _row(self, numbers: list[int], target: int) -> dict[str, Any]:
-        return {"prompt": ask(self.prompt, numbers, target), "nums": numbers, "target": target}
 
     def demonstrations(self) -> "Dataset":
         """prompt, completion (a random solution), nums, target; then the rows of `extra`."""
         rng = random.Random(f"{self.seed} solutions")
         rows = []
-        for numbers, target in self._problems(self.problems, held_out=False):
-            solution = solve(numbers, target, rng, self.largest)
+        for row in self._problems(held_out=False):
+            solution = solve(row["nums"], row["target"], rng, self.largest)
             assert solution is not None, "a problem is drawn from the table that solve reads"
-            completion = [{"role": "assistant", "content": trace(*solution)}]
-            rows.append(self._row(numbers, target) | {"completion": completion})
+            rows.append(row | {"completion": [{"role": "assistant", "content": trace(*solution)}]})
         return dataset(rows + extra_demonstrations(self.extra, partial(is_held_out, share=self.held_out)))
 
     def prompts(self) -> "Dataset":
         """prompt, nums, target of training problems."""
-        return dataset([self._row(n, t) for n, t in self._problems(self.problems, held_out=False)])
+        return dataset(list(self._problems(held_out=False)))
 
     def evaluation(self) -> "Dataset":
         """prompt, nums, target of held-out problems."""
-        return dataset([self._row(n, t) for n, t in self._problems(self.evaluation_problems, held_out=True)])
+        return dataset(list(self._problems(held_out=True)))

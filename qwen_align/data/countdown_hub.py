@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import files, settings
-from qwen_align.data.conversation import BadRow, Messages, message_type, preference, prompt_key, usable_rows
+from qwen_align.data.conversation import BadRow, Messages, preference, prompt_key, usable_rows
 from qwen_align.data.countdown import ask, extra_demonstrations, is_held_out
 from qwen_align.errors import ConfigError
 from qwen_align.hub.rows import Source, load
@@ -92,11 +92,10 @@ def _problem_row(ask: Ask, record: dict[str, Any]) -> dict[str, Any]:
     return {"prompt": own or prompt, "nums": nums, "target": target}
 
 
-def _types(*conversations: str) -> dict[str, Any]:
+def _usable(source: str, records: "Dataset", row: partial[dict[str, Any]], *answers: str) -> "Dataset":
     from datasets import List, Value
 
-    own = {name: message_type() for name in ("prompt", *conversations)}
-    return own | {"nums": List(Value("int64")), "target": Value("int64")}
+    return usable_rows(source, records, row, ("prompt", *answers), nums=List(Value("int64")), target=Value("int64"))
 
 
 @dataclass
@@ -175,7 +174,7 @@ class CountdownHub:
         source = f"data.prompts_name={self.prompts_name} ({split})"
         if self.evaluation_split and len(found) < seen:
             print(f"{source}: {seen - len(found)} of {seen} rows are left out: {_EVALUATED}", flush=True)
-        return usable_rows(source, rows.select(found[:wanted]), partial(_problem_row, self._ask()), _types())
+        return _usable(source, rows.select(found[:wanted]), partial(_problem_row, self._ask()))
 
     def prompts(self) -> "Dataset":
         """prompt, nums, target of training problems."""
@@ -190,7 +189,7 @@ class CountdownHub:
         source = self._source(view)
         records = load(source, "train", ("query", *names))
         row = partial(_answered, self._ask(), self._held_out(), names)
-        rows = usable_rows(source.setting, records, row, _types(*columns))
+        rows = _usable(source.setting, records, row, *columns)
         return rows.select(range(min(self.problems, len(rows))))
 
     def demonstrations(self) -> "Dataset":

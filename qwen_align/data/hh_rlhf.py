@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import settings
-from qwen_align.data.conversation import BadRow, message_type, preference, prompt_key, unique_prompts, usable_rows
+from qwen_align.data.conversation import BadRow, preference, prompt_key, unique_prompts, usable_rows
 from qwen_align.errors import ConfigError, nearest
 from qwen_align.hub.rows import Source, load
 
@@ -73,7 +73,7 @@ class HHRLHF:
         """The pairs of a split whose prompts are not held out."""
         name = f"data.dataset_name={self.dataset_name} ({split})"
         records = load(self._source(split), split, ("chosen", "rejected"), limit)
-        return usable_rows(name, records, partial(_pair, held_out), {column: message_type() for column in columns})
+        return usable_rows(name, records, partial(_pair, held_out), columns)
 
     def _prompts(self, split: str, limit: int | None, held_out: set[str]) -> "Dataset":
         rows = self._rows(split, limit, held_out, "prompt")

@@ -12,16 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import settings
-from qwen_align.data.conversation import (
-    BadRow,
-    dialogue,
-    message_type,
-    messages,
-    preference,
-    prompt_key,
-    unique_prompts,
-    usable_rows,
-)
+from qwen_align.data.conversation import BadRow, dialogue, messages, preference, prompt_key, unique_prompts, usable_rows
 from qwen_align.hub.rows import Source, load
 
 if TYPE_CHECKING:
@@ -91,21 +82,20 @@ class Instruct:
         rows = load(self._talks(), "train", ("messages",))
         if self.problems is not None and self.problems < len(rows):
             rows = rows.shuffle(seed=self.seed).select(range(self.problems))
-        row = partial(_row, self._held_out())
-        return usable_rows(self._talks().setting, rows, row, {"messages": message_type()})
+        return usable_rows(self._talks().setting, rows, partial(_row, self._held_out()), ["messages"])
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected and, if wanted, margin."""
         from datasets import Value
 
-        columns = {name: message_type() for name in _NAMES} | ({"margin": Value("float64")} if self.margin else {})
+        others = {"margin": Value("float64")} if self.margin else {}
         rows, row = self._pairs("train_prefs", self.problems), partial(_row, self._held_out())
-        return usable_rows(self._preferences().setting, rows, row, columns)
+        return usable_rows(self._preferences().setting, rows, row, _NAMES, **others)
 
     def _prompts(self, split: str, limit: int | None, held_out: set[str]) -> "Dataset":
         """The prompts of a split, each once and none that is held out."""
         records, name = self._pairs(split, limit).select_columns(["prompt"]), self._preferences().setting
-        return unique_prompts(name, usable_rows(name, records, partial(_row, held_out), {"prompt": message_type()}))
+        return unique_prompts(name, usable_rows(name, records, partial(_row, held_out), ["prompt"]))
 
     def prompts(self) -> "Dataset":
         """prompt, of training preferences, each once."""

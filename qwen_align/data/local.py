@@ -10,7 +10,7 @@ both is such a row. Left out: tool calls, images, several answers in one row, sp
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial, partialmethod
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,14 @@ class Local:
         row, skip = partial(self._row, view, set(map(prompt_key, others))), self.on_bad_row == "skip"
         return files.read(key, self.paths[view], row, skip, "; data.on_bad_row=skip leaves them out")
 
-    demonstrations = partialmethod(_view, "demonstrations")
-    preferences = partialmethod(_view, "preferences")
-    prompts = partialmethod(_view, "prompts")
-    evaluation = partialmethod(_view, "evaluation")
+    def demonstrations(self) -> "Dataset":
+        return self._view("demonstrations")
+
+    def preferences(self) -> "Dataset":
+        return self._view("preferences")
+
+    def prompts(self) -> "Dataset":
+        return self._view("prompts")
+
+    def evaluation(self) -> "Dataset":
+        return self._view("evaluation")

@@ -1,16 +1,8 @@
 """How much of an instruction a completion follows, where the instruction is made of constraints that can be checked exactly.
 
 In the manner of IFEval (arXiv 2311.07911), with a share beside the all-or-nothing verdict: the true score, which a reward model
-only estimates. Constraints travel as JSON in a column of the data:
-
-    words     {"least": 3, "most": 5}                      how many words; a missing bound is none
-    count     {"of": ["dog", "cat"], "least": 1, "most": 2}  how many of them are among these
-    only      {"of": ["dog", "cat"]}                       all of them are
-    starts    {"with": "dog"}                              the first word
-    ends      {"with": "dog"}                              the last word
-    order     {"first": "dog", "then": "cat"}              both occur, and the first dog before the first cat
-    case      {"letters": "upper"}                         every letter; or lower
-    distinct  {}                                           no word twice
+only estimates. Constraints travel as JSON in a column of the data: a list of objects with a `kind` and its FIELDS, such as
+{"kind": "count", "of": ["dog", "cat"], "least": 1}.
 
 A word is a run of letters and digits, with single hyphens and apostrophes inside; words are compared whatever their case. A
 completion without a word follows nothing. Time is linear in its length. Left out: sentences, paragraphs, JSON, languages.
@@ -26,14 +18,14 @@ from qwen_align.verifier import Verdict
 
 Constraint = dict[str, Any]
 FIELDS: dict[str, dict[str, type]] = {
-    "words": {"least": int, "most": int},
-    "count": {"of": list, "least": int, "most": int},
-    "only": {"of": list},
-    "starts": {"with": str},
-    "ends": {"with": str},
-    "order": {"first": str, "then": str},
-    "case": {"letters": str},
-    "distinct": {},
+    "words": {"least": int, "most": int},  # how many words; a missing bound is none
+    "count": {"of": list, "least": int, "most": int},  # how many of them are among these
+    "only": {"of": list},  # all of them are
+    "starts": {"with": str},  # the first word
+    "ends": {"with": str},  # the last word
+    "order": {"first": str, "then": str},  # both occur, and the first of one before the first of the other
+    "case": {"letters": str},  # every letter is "upper" or "lower"
+    "distinct": {},  # no word twice
 }
 _BOUNDS = {"least", "most"}
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*+")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from qwen_align.verifier import Verdict, columns
 from qwen_align.verifier.arithmetic import BOX, FRACTION, integer, to_postfix, value_of
-from qwen_align.verifier.thinking import without_thinking
+from qwen_align.verifier.extraction import without_thinking
 
 MAX_TOKENS = 24_000
 COLUMNS = {"nums": columns.whole_numbers, "target": columns.whole_number}

@@ -3,16 +3,20 @@
 The order is the one that GSM8K (arXiv 2110.14168) and MATH (arXiv 2103.03874) solutions are written in: the last
 explicit marker (`\\boxed{...}` or `#### ...`), else what follows the last "answer is", else the last number. One answer
 comes out, never a choice of several, so that a solution can't win by listing guesses. Every search looks at a bounded
-piece of text, so hostile texts cost no more than long ones. Left out: `<answer>` tags, which belong to Countdown.
+piece of text, so hostile texts cost no more than long ones. An answer inside a reasoning model's thinking was never given: the
+tags are DeepSeek-R1's (arXiv 2501.12948), lower case, and the first closing one ends it, as in every parser that models were
+trained against. Left out: nested thinking; `<answer>` tags, which belong to Countdown.
 """
 
 import re
 from itertools import pairwise
 
+THOUGHT = "\0"  # stands where a stretch of thinking was, so that nothing can be read across it
 MAX_TRIES = 20  # unclosed boxes, or headings that look like markers, stepped over before giving up
 MAX_BOX = 2_000  # characters
 MAX_CLAUSE = 600  # characters
 
+_THINKING = re.compile(r"<think>.*?(?:(</think>)|\Z)", re.DOTALL)
 _CHAT_TOKEN = re.compile(r"<\|[A-Za-z_]{1,20}\|>")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _BRACE = re.compile(r"\\[{}]|[{}]")
@@ -36,6 +40,18 @@ _NUMBER = re.compile(
     r"|(?:\d+(?:(?:,|\{,\}|\\,)\d+)*(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?(?:/\d+(?:,\d{3})*(?:\.\d+)?)*(?::\d+)*)"
     r"[¹²³¼-¾⁰-⁹⅐-⅞]*(?:\s?\\?%)?[A-Za-z]*(?:[ \u00a0]+(?:an? )?(?!or\b)[A-Za-z]{2,}){0,3}"
 )
+
+
+def without_thinking(completion: str | None) -> str:
+    """The completion with THOUGHT for each stretch of thinking, "" for None; an unclosed `<think>` swallows the rest."""
+    if not isinstance(completion, str):
+        return ""
+    if "think>" not in completion:
+        return completion
+    before, closing, after = completion.partition("</think>")
+    if closing and "<think>" not in before:
+        completion = after  # the prompt opened the thinking
+    return _THINKING.sub(lambda found: THOUGHT if found[1] else "", completion)
 
 
 def final_answer(solution: str, numeric: bool) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwen_align.verifier import Verdict, columns
-from qwen_align.verifier.thinking import without_thinking
+from qwen_align.verifier.extraction import without_thinking
 
 
 def _folded(text: str) -> str:

@@ -12,10 +12,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from qwen_align.verifier import Verdict, columns, math_pool
-from qwen_align.verifier.extraction import final_answer, marked
+from qwen_align.verifier.extraction import final_answer, marked, without_thinking
 from qwen_align.verifier.math_pool import timeouts
 from qwen_align.verifier.rational import MAX_LENGTH, read
-from qwen_align.verifier.thinking import without_thinking
 
 __all__ = ["COLUMNS", "answer", "answers", "timeouts", "verify"]
 

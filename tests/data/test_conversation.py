@@ -17,7 +17,7 @@ def even(record: dict) -> dict:
 
 def usable_numbers(*numbers: int) -> list[int]:
     records = Dataset.from_dict({"number": list(numbers), "other": [None] * len(numbers)})
-    rows = usable_rows("data.name=x", records, partial(even), {"number": Value("int64")})
+    rows = usable_rows("data.name=x", records, partial(even), [], number=Value("int64"))
     assert rows.column_names == ["number"]
     return rows["number"][:]
 

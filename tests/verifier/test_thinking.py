@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwen_align.verifier.thinking import THOUGHT, without_thinking
+from qwen_align.verifier.extraction import THOUGHT, without_thinking
 
 
 @pytest.mark.parametrize(
