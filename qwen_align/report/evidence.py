@@ -5,22 +5,20 @@ computed; stages measured apart stay uncompared.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qwen_align import run_folder
 from qwen_align.metric.difference import Difference
 from qwen_align.metric.interval import Interval
 from qwen_align.metric.name import CHOSEN, best_of, of_samples
-
-if TYPE_CHECKING:
-    from qwen_align.stage.plan import Stage
+from qwen_align.stage.plan import Stage
 
 Metrics = dict[str, Interval | float]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What was measured of one policy; `audit` holds its warnings too, `labels` a classifier's confusions."""
+    """What was measured of one policy; `audit` holds warnings too, `labels` a classifier's confusions."""
 
     metrics: Metrics = field(default_factory=dict)
     audit: dict[str, Any] = field(default_factory=dict)
@@ -28,7 +26,6 @@ class Summary:
 
     @property
     def problems(self) -> int | None:
-        """How many problems it answered."""
         return int(n) if isinstance(n := self.metrics.get("n"), int) else None
 
     def main(self) -> dict[str, Interval]:
@@ -54,7 +51,7 @@ class Headline:
 class Outcome:
     """One stage with its run.json, its metrics.json and the lines of its metrics.jsonl."""
 
-    stage: "Stage"
+    stage: Stage
     run: dict[str, Any]
     metrics: dict[str, Any]
     log: list[dict[str, Any]]
@@ -126,14 +123,12 @@ def summary_of(found: dict[str, Any]) -> Summary:
 
 
 def headline_of(metrics: dict[str, Any]) -> Headline | None:
-    """The headline of a metrics.json."""
     if not (found := metrics.get("headline")):
         return None
-    value = Interval(found["mean"], found["low"], found["high"])
-    return Headline(found["name"], found.get("policy"), found["n"], value)
+    return Headline(found["name"], found.get("policy"), found["n"], Interval(found["mean"], found["low"], found["high"]))
 
 
-def outcome_of(stage: "Stage") -> Outcome:
+def outcome_of(stage: Stage) -> Outcome:
     """Read one run folder; whatever is missing there is empty."""
     metrics = run_folder.read_json(stage.folder / "metrics.json")
     return Outcome(
@@ -148,8 +143,7 @@ def outcome_of(stage: "Stage") -> Outcome:
     )
 
 
-def gather(stages: "list[Stage]") -> Evidence:
-    """Read the run folders of a job."""
+def gather(stages: list[Stage]) -> Evidence:
     return Evidence([outcome_of(stage) for stage in stages])
 
 
@@ -184,12 +178,9 @@ def verdict(difference: Interval) -> str:
 
 def numbers(evidence: Evidence) -> dict[str, Any]:
     """What metrics.json of a job holds: plain means by policy, every interval, and the paired differences."""
-    found: dict[str, Any] = {}
-    intervals: dict[str, Any] = {}
+    found, intervals = {}, {}
     for policy, summary in evidence.policies.items():
-        main = summary.main()
-        found[policy] = {key: value.mean for key, value in main.items()}
-        found[policy] |= {"n": summary.problems} if summary.problems is not None else {}
-        found[policy] |= {"audit": summary.audit} if summary.audit else {}
+        main, counted = summary.main(), {"n": summary.problems, "audit": summary.audit or None}
+        found[policy] = {k: v.mean for k, v in main.items()} | {k: v for k, v in counted.items() if v is not None}
         intervals[policy] = {key: {"low": value.low, "high": value.high} for key, value in main.items()}
     return found | {"seconds": evidence.seconds, "intervals": intervals, "differences": evidence.last.differences}

@@ -6,18 +6,15 @@ comparison whose policies are rows of a table also gets its tables.json.
 
 import base64
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from qwen_align import run_folder
 from qwen_align.report import plot, sections, tables
 from qwen_align.report.evidence import gather, numbers
 from qwen_align.report.render import write_pages
-
-if TYPE_CHECKING:
-    from qwen_align.stage.plan import Stage
+from qwen_align.stage.plan import Stage
 
 
-def write(folder: Path, stages: "list[Stage]") -> None:
+def write(folder: Path, stages: list[Stage]) -> None:
     """Write the pages and plots of a job, the asked-for stage last, into its own folder or the last stage's run folder."""
     folder.mkdir(parents=True, exist_ok=True)
     evidence, last = gather(stages), stages[-1]

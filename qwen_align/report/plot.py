@@ -14,14 +14,10 @@ from qwen_align.report.evidence import Evidence
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito: told apart by everybody
 _SMOOTHED_FROM = 40  # points; below that a running mean hides more than it shows
-_CURVES: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
-    # file -> panels of what trainers log: title -> (key, label)
-    "reward.png": {
-        "reward": (("reward", "reward"), ("reward_std", "its standard deviation over a step")),
-        "kl": (("kl", "kl"),),
-        "held-out prompts": (("held_out", "exact judge"),),
-    },
-    "loss.png": {"loss": (("loss", "loss"),)},
+_REWARD = {"reward": "reward", "reward_std": "its standard deviation over a step"}
+_CURVES = {  # file -> panels of what trainers log: title -> key -> label
+    "reward.png": {"reward": _REWARD, "kl": {"kl": "kl"}, "held-out prompts": {"held_out": "exact judge"}},
+    "loss.png": {"loss": {"loss": "loss"}},
 }
 
 
@@ -50,7 +46,6 @@ class Panel:
 
 def panels(evidence: Evidence) -> dict[str, list[Panel]]:
     """File -> its panels, one for each training stage and kind of curve; none where nothing was measured or logged."""
-    found: dict[str, list[Panel]] = {"best_of_n.png": []}
     policies = []
     for policy, summary in evidence.policies.items():
         metrics = summary.metrics
@@ -59,8 +54,8 @@ def panels(evidence: Evidence) -> dict[str, list[Panel]]:
             band = [p.low for p in points.values()], [p.high for p in points.values()]
             greedy = level.mean if isinstance(level := metrics.get("greedy"), Interval) else None
             policies.append(Line(policy, [float(n) for n in points], [p.mean for p in points.values()], band, greedy))
-    if policies:
-        found["best_of_n.png"].append(Panel("N samples and a verifier", "N", "problems solved", policies, powers=True))
+    best = [Panel("N samples and a verifier", "N", "problems solved", policies, powers=True)] if policies else []
+    found = {"best_of_n.png": best}
     for name, kinds in _CURVES.items():
         found[name] = [
             Panel(f"{one.stage.label}: {title}", "step", title, lines, noisy=title != "loss")
@@ -73,9 +68,9 @@ def panels(evidence: Evidence) -> dict[str, list[Panel]]:
     return found
 
 
-def _logged(log: list[dict[str, Any]], keys: tuple[tuple[str, str], ...]) -> list[Line]:
-    kept = [(key, label, [line for line in log if line.get(key) is not None]) for key, label in keys]
-    return [Line(name, [at["step"] for at in these], [float(at[key]) for at in these]) for key, name, these in kept if these]
+def _logged(log: list[dict[str, Any]], keys: dict[str, str]) -> list[Line]:
+    kept = {key: [line for line in log if line.get(key) is not None] for key in keys}
+    return [Line(keys[k], [at["step"] for at in own], [float(at[k]) for at in own]) for k, own in kept.items() if own]
 
 
 def draw(path: Path, panels: list[Panel]) -> None:
@@ -102,7 +97,7 @@ def intervals(path: Path, title: str, rows: dict[str, Interval]) -> None:
         axes.errorbar([row.mean], [y], xerr=sides, fmt="o", color=_COLOURS[0], markersize=5, capsize=3)
     axes.set_yticks(range(len(rows)), [name.replace("_", " ") for name in rows])
     axes.invert_yaxis()
-    axes.set(title=title)
+    axes.set_title(title)
     axes.grid(alpha=0.25, axis="x")
     axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)

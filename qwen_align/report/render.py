@@ -38,7 +38,7 @@ class Section:
 
     title: str
     note: str = ""
-    table: list[Row] = field(default_factory=list)
+    table: Sequence[Row] = ()
     plot: str | None = None
     samples: list[tuple[str, list[Answer]]] = field(default_factory=list)
     terms: dict[str, str] = field(default_factory=dict)

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from qwen_align import run_folder
 from qwen_align.metric.confusion import NONE
@@ -18,10 +17,8 @@ from qwen_align.metric.interval import Interval
 from qwen_align.metric.name import best_of, of_samples
 from qwen_align.report.evidence import Evidence, Metrics, Outcome, Summary, audits, numeric, verdict, warnings
 from qwen_align.report.render import Answer, Link, Row, Section, formatted
+from qwen_align.stage.plan import Stage
 from qwen_align.stage.text import duration
-
-if TYPE_CHECKING:
-    from qwen_align.stage.plan import Stage
 
 GLOSSARY = {
     "greedy": "the share of problems whose most likely completion is right: one answer, no chance in it.",
@@ -94,7 +91,7 @@ def summary_text(evidence: Evidence) -> str:
     return " ".join(sentences)
 
 
-def subject(stage: "Stage") -> list[str]:
+def subject(stage: Stage) -> list[str]:
     """The groups that a stage is about; recorded completions are no model's."""
     return ["data", "generator" if stage.choices.get("generator") == "recorded" else "model"]
 
@@ -122,16 +119,12 @@ def _stage_row(one: Outcome) -> Row:
 
 def _metrics(columns: dict[str, Metrics]) -> list[Row]:
     keys = dict.fromkeys(key for metrics in columns.values() for key in metrics)
-    cells = lambda key: [formatted(metrics[key]) if key in metrics else "" for metrics in columns.values()]  # noqa: E731
-    return [["metric", *columns], *([titled(key), *cells(key)] for key in keys)]
+    rows = ([titled(key), *(formatted(own[key]) if key in own else "" for own in columns.values())] for key in keys)
+    return [["metric", *columns], *rows]
 
 
-def _differences(pairs: list[Difference]) -> list[Row]:
-    rows: list[Row] = [["policies", "metric", "difference", "beyond noise?"]]
-    for pair in pairs:
-        name = f"{pair.after} minus {pair.before}"
-        rows += [[name, titled(k), formatted(v, "+"), _VERDICTS[verdict(v)]] for k, v in pair.metrics.items()]
-    return rows
+def _difference(pair: Difference, metric: str, value: Interval) -> Row:
+    return [f"{pair.after} minus {pair.before}", titled(metric), formatted(value, "+"), _VERDICTS[verdict(value)]]
 
 
 def _labels(policies: dict[str, Summary]) -> list[Row]:
@@ -177,13 +170,11 @@ def _provenance(evidence: Evidence, folder: Path) -> Section:
         link = Link(stage.folder.name, Path(os.path.relpath(stage.folder, folder)).as_posix() + "/")
         seed = str(stage.config.get("seed", ""))
         table.append([stage.label, link, seed, stage.fingerprint, run.get("git") or "", started])
-        if "command" in run:
-            facts.setdefault(f"Command: {run['command']}.", []).append(stage.method)
-        if "versions" in run:
-            versions = ", ".join(f"{package} {version}" for package, version in run["versions"].items())
-            facts.setdefault(f"Versions: {versions}.", []).append(stage.method)
-    everywhere = len(evidence.stages)
-    notes = [fact if len(stages) == everywhere else f"{', '.join(stages)}: {fact}" for fact, stages in facts.items()]
+        versions = ", ".join(f"{package} {version}" for package, version in run.get("versions", {}).items())
+        for name, value in (("Command", run.get("command")), ("Versions", versions)):
+            if value:
+                facts.setdefault(f"{name}: {value}.", []).append(stage.method)
+    notes = [text if len(of) == len(evidence.stages) else f"{', '.join(of)}: {text}" for text, of in facts.items()]
     return Section("Provenance", " ".join(notes), table)
 
 
@@ -193,28 +184,30 @@ def of_job(evidence: Evidence, folder: Path, plots: Iterable[str]) -> Iterator[S
     spread = "Evenly spread over the problems that were measured; the greedy completion of each policy."
     band = "The band is the 95 % interval, the dotted line the greedy answer."
     apart = "The second policy subtracted from the first, problem by problem."
-    drawn, audited = {name: name for name in plots}, audits(evidence)
+    audited = audits(evidence)
     head: Row = ["stage", "starts from", "with", "trained", "state", "time", "on", "result"]
     yield Section("Stages", table=[head, *map(_stage_row, evidence.stages)])
     logged = "What the trainers' logs said while they ran, and the audits of what was sampled."
     yield Section("Warnings", logged, [["stage", "when", "warning"], *map(list, warnings(evidence))])
     columns = {name: summary.metrics for name, summary in evidence.policies.items()}
     yield Section("Policies", f"{same}In brackets the 95 % interval.", _metrics(columns))
-    yield Section("Paired differences", apart, _differences(evidence.last.shown_differences))
+    compared: Row = ["policies", "metric", "difference", "beyond noise?"]
+    pairs = [_difference(pair, key, value) for pair in evidence.last.shown_differences for key, value in pair.metrics.items()]
+    yield Section("Paired differences", apart, [compared, *pairs])
     yield Section("How completions end", "The audit of the samples.", _metrics(audited))
     confusions = "The columns behind accuracy count what was answered where the label on the left was right."
     yield Section("Labels", confusions, _labels(evidence.policies))
     scores = evidence.last.recorded
     own = "The file's own. They differ in correctness where one of file and verifier says correct, else in form."
     yield Section("Recorded scores", own, _metrics({"recorded": numeric(scores)}))
-    listed: list[Row] = [["problem", "sample", "recorded", "here", "answer"]]
-    for d in scores.get("first_differences", []):
-        here = d["ours"].replace("_", " ")
-        listed.append([str(d["problem"]), str(d["sample"]), f"{d['recorded']:g}", here, d["answer"]])
-    yield Section("Differences from recorded scores", "At most 20; correctness comes first.", listed)
-    yield Section("Best-of-N", band, plot=drawn.get("best_of_n.png"))
-    yield Section("Reward", plot=drawn.get("reward.png"))
-    yield Section("Loss", plot=drawn.get("loss.png"))
+    listed: list[Row] = [
+        [str(d["problem"]), str(d["sample"]), f"{d['recorded']:g}", d["ours"].replace("_", " "), d["answer"]]
+        for d in scores.get("first_differences", [])
+    ]
+    head = ["problem", "sample", "recorded", "here", "answer"]
+    yield Section("Differences from recorded scores", "At most 20; correctness comes first.", [head, *listed])
+    for title, name, note in (("Best-of-N", "best_of_n.png", band), ("Reward", "reward.png", ""), ("Loss", "loss.png", "")):
+        yield Section(title, note, plot=name if name in plots else None)
     yield Section("Sample completions", spread, samples=_samples(evidence.last.stage.folder))
     yield _provenance(evidence, folder)
     yield Section("How to read the numbers", terms=GLOSSARY | (AUDIT_TERMS if audited else {}))

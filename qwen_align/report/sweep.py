@@ -85,9 +85,11 @@ def over_seeds(values: list[float]) -> Interval | float:
 def results(rows: list[Group]) -> list[list[str]]:
     """The table: settings that differ, seeds, metrics; the first row is its head."""
     metrics = list(dict.fromkeys(name for row in rows for name in row.values))
-    cells = lambda row: [formatted(over_seeds(v)) if (v := row.values.get(m)) else "" for m in metrics]  # noqa: E731
-    head = [*rows[0].settings, "seeds", *(name if "." in name else titled(name) for name in metrics)]
-    return [head, *([*row.settings.values(), row.seeds, *cells(row)] for row in rows)]
+    found = [[*rows[0].settings, "seeds", *(name if "." in name else titled(name) for name in metrics)]]
+    for row in rows:
+        cells = [formatted(over_seeds(row.values[name])) if name in row.values else "" for name in metrics]
+        found.append([*row.settings.values(), row.seeds, *cells])
+    return found
 
 
 def failures(jobs: list[Job]) -> dict[str, list[Job]]:
@@ -108,10 +110,8 @@ def summary(jobs: list[Job]) -> str:
 
 def _row(group: Group) -> dict[str, object]:
     """A row of sweep.json."""
-    metrics = {}
-    for name, values in group.values.items():
-        found = over_seeds(values)
-        metrics[name] = {**(vars(found) if isinstance(found, Interval) else {"mean": found}), "values": values}
+    means = {name: over_seeds(values) for name, values in group.values.items()}
+    metrics = {k: (vars(m) if isinstance(m, Interval) else {"mean": m}) | {"values": group.values[k]} for k, m in means.items()}
     seeds = [job.settings.get("seed") for job in group.jobs]
     return {"settings": group.settings, "seeds": seeds, "jobs": [j.number for j in group.jobs], "metrics": metrics}
 
@@ -126,20 +126,15 @@ def write(folder: Path, path: str, command: str) -> list[Job]:
     print(f"\n{summary(jobs)} {INTERVAL}\n\n{table([tuple(row) for row in cells])}", flush=True)
     about = {"name": folder.name, "command": command, "objective": path, "interval": INTERVAL}
     run_folder.write_json(folder / "sweep.json", {**about, "rows": list(map(_row, rows)), "jobs": list(map(asdict, jobs))})
-    own = {number: text or str(number) for number, text in own_overrides(jobs).items()}
-    failed: list[Row] = [["jobs", "state", "why"]]
-    failed += [["; ".join(own[job.number] for job in these), these[0].state, why] for why, these in failures(jobs).items()]
-    content = [Section("Results", INTERVAL, [*cells]), Section("Not finished", table=failed), _listed(folder, jobs, command)]
-    write_pages(folder, "sweep", folder.name, summary(jobs), content)
-    print(f"\nsweep: {short_path(folder / 'sweep.html')}", flush=True)
-    return jobs
-
-
-def _listed(folder: Path, jobs: list[Job], command: str) -> Section:
-    own = own_overrides(jobs)
-    rows: list[Row] = [["job", "overrides", "state", "run folder"]]
+    own, failed = own_overrides(jobs), [["jobs", "state", "why"]]
+    for why, these in failures(jobs).items():
+        failed.append(["; ".join(own[job.number] or str(job.number) for job in these), these[0].state, why])
+    listed: list[Row] = [["job", "overrides", "state", "run folder"]]
     for job in jobs:
         there = Path(os.path.relpath(job.folder, folder)).as_posix() if job.folder else ""
         link = Link(Path(there).name, f"{there}/report.html") if there else ""
-        rows.append([str(job.number), own[job.number], job.state, link])
-    return Section("Jobs", f"Command: {command}.", rows)
+        listed.append([str(job.number), own[job.number], job.state, link])
+    of_jobs = [Section("Not finished", table=failed), Section("Jobs", f"Command: {command}.", listed)]
+    write_pages(folder, "sweep", folder.name, summary(jobs), [Section("Results", INTERVAL, [*cells]), *of_jobs])
+    print(f"\nsweep: {short_path(folder / 'sweep.html')}", flush=True)
+    return jobs

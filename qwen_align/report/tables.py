@@ -5,7 +5,6 @@ choice of problems (metric/interval.py, crossed); a row of one seed knows of pro
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from qwen_align import run_folder
 from qwen_align.errors import ConfigError, nearest
@@ -14,9 +13,7 @@ from qwen_align.metric.claim import Contrast, Finding, check_claims, contrast, j
 from qwen_align.metric.interval import Interval
 from qwen_align.report.render import Row, Section, formatted
 from qwen_align.stage import text
-
-if TYPE_CHECKING:
-    from qwen_align.stage.plan import Stage
+from qwen_align.stage.plan import Stage
 
 PLOT = "table.png"
 INTERVAL = (
@@ -46,7 +43,7 @@ class Table:
     findings: list[Finding]
 
 
-def of(stage: "Stage") -> Table | None:
+def of(stage: Stage) -> Table | None:
     """The table of a finished comparison; None where its policies are no rows, or nothing is measured yet."""
     method = stage.config.get("method", {})
     kept = run_folder.read_json(stage.folder / "per_problem.json")
@@ -57,17 +54,14 @@ def of(stage: "Stage") -> Table | None:
         known = ", ".join(measured)
         raise ConfigError(f"method.metrics: {wrong}: was not measured{nearest(wrong, list(measured))}; it has {known}")
     policies = {name: dict(zip(row["seeds"], row["policies"], strict=True)) for name, row in method["rows"].items()}
-    values = {
-        name: {metric: {seed: kept[policy][metric] for seed, policy in own.items()} for metric in metrics}
-        for name, own in policies.items()
-    }
-    first = next(iter(values))
-    rows = {}
-    for name, mine in values.items():
-        shared = name != first and policies[name].keys() & policies[first].keys()
-        over_first = {metric: contrast(mine[metric], values[first][metric]) for metric in metrics if shared}
-        crossed = {metric: interval.crossed(list(own.values())) for metric, own in mine.items()}
-        rows[name] = TableRow(list(policies[name]), crossed, over_first)
+    values, rows = {}, {}
+    for name, own in policies.items():
+        values[name] = {metric: {seed: kept[policy][metric] for seed, policy in own.items()} for metric in metrics}
+        first = next(iter(values))
+        shared = name != first and own.keys() & policies[first].keys()
+        over_first = {metric: contrast(values[name][metric], values[first][metric]) for metric in metrics if shared}
+        crossed = {metric: interval.crossed(list(seeds.values())) for metric, seeds in values[name].items()}
+        rows[name] = TableRow(list(own), crossed, over_first)
     findings = [judge(claim, values) for claim in check_claims(method)]
     return Table(method["title"], len(measured[metrics[0]]), metrics, rows, findings)
 
@@ -97,12 +91,10 @@ def sections(table: Table) -> list[Section]:
 
 
 def summary(table: Table) -> str:
-    """How many claims are confirmed."""
     return f"{sum(f.confirmed for f in table.findings)} of {len(table.findings)} claims are confirmed."
 
 
 def print_table(table: Table) -> None:
-    """The table and its claims, in the terminal."""
     for section in sections(table):
         if section.table:
             cells = [tuple(map(str, row)) for row in section.table]
