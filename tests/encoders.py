@@ -19,6 +19,14 @@ _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _LETTERS = [chr(c) for c in (*range(97, 123), *range(48, 58))] + list("[]:.?!")
 
 
+def deberta_config(vocab_size: int, **others) -> DebertaV2Config:
+    """DeBERTa-v3's shape, small."""
+    shape = {"relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"], "share_att_key": True}
+    shape |= {"position_buckets": 16, "norm_rel_ebd": "layer_norm", "type_vocab_size": 0, "hidden_size": 32}
+    size = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "pooler_hidden_size": 32}
+    return DebertaV2Config(vocab_size=vocab_size, **shape | size | others)
+
+
 def folder_of(kind: str, folder: Path, labels: int | None = None) -> str:
     """A model folder with its tokenizer: an encoder without a head, or with `labels` a sequence classifier."""
     if kind == "minilm":
@@ -28,22 +36,7 @@ def folder_of(kind: str, folder: Path, labels: int | None = None) -> str:
         pieces += [(f"▁{word}", -4.0) for word in WORDS]
         pieces += [(letter, -6.0) for letter in dict.fromkeys([*_LETTERS, "S", "E", "P"])]
         tokenizer = DebertaV2Tokenizer(vocab=pieces, unk_id=1)
-        config = DebertaV2Config(
-            vocab_size=len(pieces),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            relative_attention=True,
-            position_biased_input=False,
-            pos_att_type=["p2c", "c2p"],
-            position_buckets=16,
-            share_att_key=True,
-            norm_rel_ebd="layer_norm",
-            type_vocab_size=0,
-            pooler_hidden_size=32,
-            num_labels=labels or 2,
-        )
+        config = deberta_config(len(pieces), num_labels=labels or 2)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         vocabulary = [*_SPECIAL, *WORDS, *_LETTERS, *(f"##{letter}" for letter in _LETTERS)]

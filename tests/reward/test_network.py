@@ -4,10 +4,10 @@ import random
 
 import pytest
 import torch
-from encoders import WORDS, folder_of
+from encoders import WORDS, deberta_config, folder_of
 from repositories import use_cache
 from sentencepiece import sentencepiece_model_pb2
-from transformers import AutoModel, AutoModelForSequenceClassification, DebertaV2Config, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from qwen_align.errors import ConfigError
 from qwen_align.reward.encode import PairEncoder
@@ -49,20 +49,7 @@ def deberta(tmp_path_factory):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
     size = vocabulary(folder / "spm.model") + 3
-    config = DebertaV2Config(
-        vocab_size=size,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        relative_attention=True,
-        position_biased_input=False,
-        pos_att_type=["p2c", "c2p"],
-        position_buckets=16,
-        share_att_key=True,
-        norm_rel_ebd="layer_norm",
-        type_vocab_size=0,
-    )
+    config = deberta_config(size, num_hidden_layers=1, intermediate_size=32)
     torch.manual_seed(3)
     weights = AutoModel.from_config(config).half().state_dict()
     torch.save({f"deberta.{name}": value for name, value in weights.items()}, folder / "pytorch_model.bin")

@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from encoders import deberta_config
 from sizes import QWEN
-from transformers import AutoConfig, AutoModel, DebertaV2Config, DistilBertConfig, Qwen2Config
+from transformers import AutoConfig, AutoModel, DistilBertConfig, Qwen2Config
 
 from qwen_align.stage import memory
 
@@ -35,25 +36,13 @@ def kept(config, layers: int, tokens: int, half: bool) -> int:
     return sum(storage.nbytes() for storage in found.values())
 
 
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 ENCODERS = {
     "distilbert": DistilBertConfig(
         vocab_size=100, dim=96, hidden_dim=384, n_heads=4, n_layers=2, dropout=0.0, attention_dropout=0.0
     ),
-    "deberta-v2": DebertaV2Config(
-        vocab_size=100,
-        hidden_size=768,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        num_hidden_layers=2,
-        relative_attention=True,
-        position_biased_input=False,
-        pos_att_type=["p2c", "c2p"],
-        position_buckets=256,
-        share_att_key=True,
-        norm_rel_ebd="layer_norm",
-        type_vocab_size=0,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+    "deberta-v2": deberta_config(
+        100, hidden_size=768, num_attention_heads=12, intermediate_size=3072, position_buckets=256, **NO_DROPOUT
     ),
 }
 
