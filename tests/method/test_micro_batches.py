@@ -87,8 +87,8 @@ class Gradients(TrainerCallback):
 
 ARGS = {
     "max_steps": 3, "learning_rate": 0.01, "optim": "sgd", "max_grad_norm": 0.0, "use_cpu": True, "bf16": False,
-    "report_to": [], "save_strategy": "no", "disable_tqdm": True, "activation_checkpointing": False, "per_device_train_batch_size": 2,
-    "gradient_accumulation_steps": 4, "lr_scheduler_type": "constant", "max_length": None,
+    "report_to": [], "save_strategy": "no", "disable_tqdm": True, "activation_checkpointing": False,
+    "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "lr_scheduler_type": "constant", "max_length": None,
 }  # fmt: skip
 
 
