@@ -1,11 +1,10 @@
 """What libraries import at their top and one process seldom uses is imported at its first use: a third of a stage's start.
 
-The module is in sys.modules from the start and runs its code when it is asked for an attribute that it lacks: `import wandb`
-costs nothing, `wandb.init` imports it, and so does a user's reward that needs it. Some libraries take names from such a module
-while they are imported themselves; these few stand in it beforehand and do, until it is there, what the real ones would do
-without a compiler at work, a sharded tensor or an engine. importlib's LazyLoader does not serve: in Python 3.11 a second `import`
-of the same name runs the module. Left out: workers of a launcher, which use most of it, and pandas, from which datasets takes
-base classes.
+The module is in sys.modules from the start and runs when it is asked for an attribute that it lacks: `import wandb` costs
+nothing, `wandb.init` imports it, and so does a user's reward. Libraries take a few names from such modules while they are
+imported themselves. These names stand in the module beforehand and do, until it has run, what the real ones would do without a
+compiler at work, a sharded tensor or an engine. importlib's LazyLoader does not serve: in Python 3.11 the second `import` of a
+name runs the module. Left out: workers of a launcher, which use most of it, and pandas, from which datasets takes base classes.
 """
 
 import functools
@@ -14,74 +13,265 @@ import importlib.metadata
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 
-class _AtFirstUse(ModuleType):
-    """A module whose code has not run yet. `standing_in` are the names that it has all the same, until then."""
+@dataclass
+class _Deferred:
+    standing_in: dict[str, Any]
+    afterwards: Callable[[ModuleType], None]
+    lock: Any = field(default_factory=threading.RLock)
+    running: bool = False
 
-    def __init__(self, spec: ModuleSpec, standing_in: dict[str, Any], afterwards: Callable[[ModuleType], None]) -> None:
+
+class _AtFirstUse(ModuleType):
+    """A module that has not run yet."""
+
+    def __init__(self, spec: ModuleSpec, deferred: _Deferred) -> None:
         super().__init__(spec.name)
-        self.__spec__, self.__loader__, self.__file__ = spec, spec.loader, spec.origin
-        self.__package__ = spec.parent
-        self.__dict__ |= standing_in | {"_waiting": (threading.RLock(), [*standing_in], afterwards)}
+        self.__spec__, self.__loader__, self.__file__, self.__package__ = spec, spec.loader, spec.origin, spec.parent
+        if spec.submodule_search_locations is not None:
+            self.__path__ = spec.submodule_search_locations  # `from X import Y` asks for it
+        self.__dict__.update(deferred.standing_in, _deferred=deferred)
 
     def __getattr__(self, name: str) -> Any:
-        if waiting := self.__dict__.get("_waiting"):
-            with waiting[0]:
-                if self.__dict__.pop("_waiting", None):
-                    _run(self, *waiting)
-            return getattr(self, name)
-        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if name == "__path__":
+            raise AttributeError("not a package")
+        run(self)
+        if "_deferred" in self.__dict__:  # asked for by what it imports itself
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(self, name)
 
 
-def _run(module: _AtFirstUse, lock: Any, standing_in: list[str], afterwards: Callable[[ModuleType], None]) -> None:
-    before = {name: module.__dict__.pop(name) for name in standing_in}
-    spec = module.__spec__
-    assert spec is not None and spec.loader is not None
-    try:
-        if spec.submodule_search_locations is not None:
-            module.__path__ = spec.submodule_search_locations
-        if spec.parent and spec.parent != spec.name:
-            importlib.import_module(spec.parent)
-        spec.loader.exec_module(module)
-    except BaseException:
-        module.__dict__.pop("__path__", None)
-        module.__dict__.update(before, _waiting=(lock, standing_in, afterwards))
-        raise
-    module.__class__ = ModuleType  # type: ignore[assignment]
-    afterwards(module)
+def run(module: ModuleType) -> None:
+    """Run a module if it is one that has not run yet. Another thread waits for that, as it would for an import."""
+    deferred: _Deferred | None = module.__dict__.get("_deferred")
+    if deferred is None:
+        return
+    if parent := module.__name__.rpartition(".")[0]:
+        run(importlib.import_module(parent))
+    with deferred.lock:
+        if "_deferred" not in module.__dict__ or deferred.running:
+            return
+        spec, deferred.running = module.__spec__, True
+        assert spec is not None and spec.loader is not None
+        for name in deferred.standing_in:
+            del module.__dict__[name]
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            deferred.running = False
+            module.__dict__.update(deferred.standing_in)
+            raise
+        deferred.afterwards(module)
+        del module.__dict__["_deferred"]
+        module.__class__ = ModuleType
+
+
+class _Submodules:
+    """Runs a module before one inside of it is imported, which may be imported on the way."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        parent = sys.modules.get(name.rpartition(".")[0])
+        if parent is None or "_deferred" not in parent.__dict__:
+            return None
+        run(parent)
+        module = sys.modules.get(name)
+        return ModuleSpec(name, _Imported(module), is_package=hasattr(module, "__path__")) if module else None
+
+
+class _Imported(Loader):
+    """A loader of what is imported already."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.spec = module, module.__spec__
+
+    def create_module(self, _: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.spec
 
 
 def _defer(name: str, afterwards: Callable[[ModuleType], None] = lambda _: None, **standing_in: Any) -> None:
-    """Let a module run at its first use, if it is installed and nobody has imported it yet."""
+    """Let a module run at its first use, if it is installed and nothing has imported it yet."""
     parent, _, child = name.rpartition(".")
-    holder = sys.modules.get(parent)
-    path = getattr(holder, "__path__", None) if not isinstance(holder, _AtFirstUse) else holder.__spec__.submodule_search_locations
-    if parent and path is None:
-        top = PathFinder.find_spec(parent)
-        path = top.submodule_search_locations if top else []
-    spec = PathFinder.find_spec(name, path) if name not in sys.modules else None
+    spec = None if name in sys.modules else PathFinder.find_spec(name, _search_path(parent))
     if spec is not None:
-        sys.modules[name] = _AtFirstUse(spec, standing_in, afterwards)
-        if isinstance(holder, ModuleType) and not isinstance(holder, _AtFirstUse):
-            setattr(holder, child, sys.modules[name])
+        sys.modules[name] = module = _AtFirstUse(spec, _Deferred(standing_in, afterwards))
+        if parent in sys.modules:
+            sys.modules[parent].__dict__.setdefault(child, module)
 
 
-def _forwarded(module: str, name: str) -> Callable[..., Any]:
+def _search_path(package: str) -> Sequence[str] | None:
+    """Where a package's modules lie, without importing it; None for what belongs to none."""
+    if not package:
+        return None
+    known = sys.modules.get(package)
+    spec = known.__spec__ if known else PathFinder.find_spec(package, _search_path(package.rpartition(".")[0]))
+    return (spec and spec.submodule_search_locations) or []
+
+
+def _real(module: str, name: str) -> Callable[..., Any]:
     """A function that imports the real one when it is called."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return getattr(_loaded(module), name)(*args, **kwargs)
+        run(found := importlib.import_module(module))
+        return getattr(found, name)(*args, **kwargs)
 
     return call
 
 
-def _loaded(name: str) -> ModuleType:
-    module = importlib.import_module(name)
-    if isinstance(module, _AtFirstUse):
-        module.__dict__.get("_waiting") and module.__path__  # noqa: B018 - any name that stands in for none
-    return module
+class _None:
+    """Stands in for a class of which nothing can be an instance as long as its module has not run."""
+
+
+def _dynamo(name: str) -> Any:
+    """A name of torch._dynamo, None until it has run."""
+    module = sys.modules["torch._dynamo"]
+    return None if "_deferred" in module.__dict__ else getattr(module, name)
+
+
+def _disable(fn: Any = None, recursive: bool = True, **options: Any) -> Any:
+    """torch._dynamo.disable: there is nothing to disable until torch._dynamo is imported."""
+    if not isinstance(fn, FunctionType):
+        if fn is None:
+            return functools.partial(_disable, recursive=recursive, **options)
+        return _real("torch._dynamo", "disable")(fn, recursive, **options)
+    disabled: list[Callable[..., Any]] = []
+
+    @functools.wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not disabled and (disable := _dynamo("disable")):
+            disabled.append(disable(fn, recursive, **options))
+        return (disabled[0] if disabled else fn)(*args, **kwargs)
+
+    return call
+
+
+def _constant(fn: Any) -> Any:
+    """torch._dynamo.assume_constant_result."""
+    fn._dynamo_marked_constant = True
+    return fn
+
+
+class _NoError(Exception):
+    """Stands in for an error that nothing can raise as long as its module has not run."""
+
+
+def _let_dtensor_catch(symbolic: ModuleType) -> None:
+    if decompositions := sys.modules.get("torch.distributed.tensor._decompositions"):
+        decompositions.GuardOnDataDependentSymNode = symbolic.GuardOnDataDependentSymNode  # type: ignore[attr-defined]
+
+
+def _defer_compiler() -> None:
+    allowed: list[Any] = []
+
+    def allow_in_graph(fn: Any) -> Any:
+        allowed.append(fn)
+        return fn
+
+    def afterwards(dynamo: ModuleType) -> None:
+        for fn in allowed:
+            dynamo.allow_in_graph(fn)
+
+    traced, symbolic = "torch._dynamo._trace_wrapped_higher_order_op", "torch.fx.experimental.symbolic_shapes"
+    _defer(traced, TransformGetItemToIndex=_real(traced, "TransformGetItemToIndex"))
+    _defer(
+        "torch._dynamo",
+        afterwards,
+        disable=_disable,
+        graph_break=lambda msg="": None,  # does nothing outside of a trace
+        assume_constant_result=_constant,
+        allow_in_graph=allow_in_graph,
+        eval_frame=SimpleNamespace(OptimizedModule=_None),
+    )
+    names = ("guard_or_false", "guard_or_true", "statically_known_true")
+    functions: dict[str, Any] = {name: _real(symbolic, name) for name in names}
+    _defer(symbolic, _let_dtensor_catch, GuardOnDataDependentSymNode=_NoError, **functions)  # with sympy
+
+
+class _Distributions(Mapping[str, list[str]]):
+    """importlib.metadata.packages_distributions(), which reads the files of each package, when it is asked for a package."""
+
+    read = staticmethod(importlib.metadata.packages_distributions)
+
+    @functools.cached_property
+    def found(self) -> Mapping[str, list[str]]:
+        return self.read()
+
+    def __getitem__(self, package: str) -> list[str]:
+        return self.found[package]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+
+def _read_models_once() -> None:
+    """transformers looks for names in the text of all its models, line by line, and again for `transformers.models`."""
+    name = "transformers.utils.import_utils"
+
+    class Finder:
+        @staticmethod
+        def find_spec(fullname: str, path: Iterable[str] | None = None, target: Any = None) -> ModuleSpec | None:
+            if fullname != name:
+                return None
+            sys.meta_path.remove(Finder)
+            spec = PathFinder.find_spec(fullname, path)  # type: ignore[arg-type]
+            execute: Any = spec.loader.exec_module  # type: ignore[union-attr]
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                for function, faster in {"create_import_structure_from_path": _by_folder, "fetch__all__": _last_all}.items():
+                    setattr(module, function, faster(getattr(module, function)))
+
+            spec.loader.exec_module = exec_module  # type: ignore[union-attr,method-assign]
+            return spec
+
+    if name not in sys.modules:
+        sys.meta_path.insert(0, Finder)
+
+
+def _by_folder(read: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """Remember what was read of each folder, by whichever kind of path; transformers forgets all but 128."""
+    found: dict[str, Any] = {}
+
+    def structure(path: Any) -> Any:
+        folder = os.path.dirname(path) if os.path.isfile(path) else os.fspath(path)
+        if folder not in found:
+            found[folder] = read(folder)
+        return found[folder]
+
+    return structure
+
+
+def _last_all(read: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
+    """Read the last __all__ of a file without looking at the lines before it."""
+
+    def exported(text: str) -> list[str]:
+        start = text.rfind("\n__all__") + 1
+        return read(text[start:]) if start or text.startswith("__all__") else []
+
+    return exported
+
+
+def defer() -> None:
+    """Before anything heavy is imported, in a process that trains or samples alone."""
+    importlib.metadata.packages_distributions = _Distributions
+    _read_models_once()
+    if _Submodules not in sys.meta_path:
+        sys.meta_path.insert(0, _Submodules)
+    _defer("wandb", run=None)
+    for name, function in {"scipy.optimize": "linear_sum_assignment", "scipy.stats": "bootstrap"}.items():
+        _defer(name, **{function: _real(name, function)})
+    _defer("deepspeed", DeepSpeedEngine=_None)
+    _defer_compiler()

@@ -24,7 +24,6 @@ from qwen_align.method.fit import free_memory
 from qwen_align.method.judge import Judged, Pools, Row, judged, rehearse, timeouts
 from qwen_align.metric import interval
 from qwen_align.metric.confusion import by_label
-from qwen_align.metric.pass_at_k import PassAtK, estimate
 from qwen_align.verifier import Verdict, Verifier
 
 Metrics = dict[str, Any]  # name -> Interval, number, or what belongs together
@@ -60,6 +59,8 @@ class Measured:
 
     def per_problem(self) -> dict[str, list[float]]:
         """One value a problem for each metric that two policies are compared on."""
+        from qwen_align.metric.pass_at_k import estimate  # evaluate and requests, which training can do without
+
         found = {"greedy": [float(right) for right in self.correct_greedy]} if self.correct_greedy else {}
         if self.correct:
             size = len(self.pools[0])
@@ -70,6 +71,8 @@ class Measured:
 
     def summary(self) -> Metrics:
         """Every metric with its interval."""
+        from qwen_align.metric.pass_at_k import PassAtK
+
         found: Metrics = {"n": len(self.pools), "samples": len(self.pools[0])}
         found |= {name: interval.mean([fmean(row) for row in rows]) for name, rows in self.scores.items()}
         if self.correct_greedy:

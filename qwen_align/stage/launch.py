@@ -1,5 +1,6 @@
 """A stage -> its processes: argv, environment, output on the terminal and in log.txt, their end.
 
+One process on a CPU is forked by a server that has its imports behind it, where there is one; else each is a fresh one.
 They have a session of their own, so Ctrl-C reaches them once, through the parent, as SIGTERM; a second Ctrl-C kills them. A
 launcher ends all processes when one fails, and this module says which one failed first. Rank 0 writes to log.txt, the others to
 log-rank1.txt and so on.
@@ -19,9 +20,11 @@ from qwen_align.config import groups
 from qwen_align.errors import ConfigError
 from qwen_align.hardware import Hardware, find, search_path
 from qwen_align.stage import ranks
+from qwen_align.stage.fork_server import Forked, ForkServer
 from qwen_align.stage.text import print_once
 
 INTERRUPTED, USER_ERROR = 130, 2  # exit codes of a worker
+_WORKER = "qwen_align.stage.worker"
 _DEFAULTS = {"TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
 _FIXED = {
     "PYTHONUNBUFFERED": "1",
@@ -60,7 +63,7 @@ def environment(hardware: Hardware) -> dict[str, str]:
 
 def command(hardware: Hardware, folder: Path) -> list[str]:
     """What starts the workers; `python -m deepspeed.launcher.runner` is the `deepspeed` command."""
-    worker = ["qwen_align.stage.worker", str(folder)]
+    worker = [_WORKER, str(folder)]
     if not hardware.distributed:
         return [sys.executable, "-m", *worker]
     if hardware.launcher == "srun":
@@ -76,13 +79,20 @@ def command(hardware: Hardware, folder: Path) -> list[str]:
     return [*runner, *where, "--module", *worker]
 
 
+def forkable(hardware: Hardware) -> bool:
+    """Whether its one process may come from a fork server: on Linux, without a launcher and a GPU, which no fork can share."""
+    return sys.platform == "linux" and not hardware.on_gpu and command(hardware, Path())[1:3] == ["-m", _WORKER]
+
+
 class Child:
     """The processes of a stage, started; its output goes to log.txt, and to the terminal where `shown`.
 
     They inherit the open lock of the folder, so an orphan keeps others out until it is gone.
     """
 
-    def __init__(self, folder: Path, hardware: Hardware, lock: int, shown: bool = True) -> None:
+    def __init__(
+        self, folder: Path, hardware: Hardware, lock: int, shown: bool = True, server: ForkServer | None = None
+    ) -> None:
         before = run_folder.read_json(folder / "run.json")
         was = (before.get("world_size", 1), before.get("zero_stage"))
         if run_folder.checkpoints(folder) and was != (hardware.processes, hardware.zero_stage):
@@ -97,13 +107,15 @@ class Child:
         sys.stdout.flush()
         self.folder, self.hardware, self.shown = folder, hardware, shown
         self._log, self._line, self._log_failed = (folder / "log.txt").open("ab", buffering=0), b"", False
-        self.process = subprocess.Popen(
+        values = environment(hardware)
+        forked = server.fork(folder, values, lock) if server and forkable(hardware) else None
+        self.process: Forked | subprocess.Popen[bytes] = forked or subprocess.Popen(
             command(hardware, folder),
             # DeepSpeed's launcher hands its stdin on: workers see it end when this program is gone.
             stdin=subprocess.PIPE if hardware.distributed else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment(hardware),
+            env=values,
             start_new_session=True,
             pass_fds=(lock,),
         )

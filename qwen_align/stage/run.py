@@ -20,9 +20,12 @@ from tqdm import tqdm
 from qwen_align import run_folder
 from qwen_align.errors import ConfigError
 from qwen_align.stage import forecast, launch, preflight, summary
+from qwen_align.stage.fork_server import ForkServer
 from qwen_align.stage.launch import INTERRUPTED, USER_ERROR, Child
 from qwen_align.stage.plan import Stage
 from qwen_align.stage.text import duration, short_path
+
+_MEASURES = "qwen_align.metric.pass_at_k"  # what a stage imports after its training
 
 
 class StageFailed(Exception):
@@ -82,11 +85,22 @@ def _failure(stage: Stage, label: str, code: int) -> StageFailed:
     return StageFailed(f"{label} failed: {manifest.get('error', f'exit code {code}')}; see {log}", 1)
 
 
+def _fork_server(stages: Sequence[Stage]) -> ForkServer | None:
+    """For the environment of the first of these stages that may come from one; None without such a stage."""
+    of_server = [stage for stage in stages if launch.forkable(stage.job.hardware)]
+    if not of_server:
+        return None
+    methods = [stage.config["method"]["_target_"].rpartition(".")[0] for stage in of_server]
+    ours = dict.fromkeys(name for name in methods if name.startswith("qwen_align."))  # a user's module may start threads
+    return ForkServer(launch.environment(of_server[0].job.hardware), [*(ours or [_MEASURES]), _MEASURES])
+
+
 class _Schedule:
     """Which stages wait, run and have ended: how, by fingerprint, and why."""
 
     def __init__(self, stages: Sequence[Stage], afresh: Stage | None, workers: int, command: str) -> None:
         self.waiting, self.labels = list(stages), summary.labels(stages)
+        self.server = _fork_server([stage for stage in stages if stage.state != "finished" or stage is afresh])
         self.afresh, self.workers, self.command = afresh, workers, command
         self.running: dict[int, _Running] = {}
         self.ended: dict[str, str] = {}
@@ -110,6 +124,8 @@ class _Schedule:
                         self._end(self.running.pop(key.fd))
                 if self.signals.asked:
                     self.waiting.clear()
+                if self.server and not self.waiting:
+                    self.server.close()
         if self.signals.asked and not self.failures:
             raise KeyboardInterrupt
 
@@ -154,8 +170,10 @@ class _Schedule:
                 prepare(stage, afresh, self.command)
                 if self.workers == 1:
                     print(f"== {stage.method} -> {short_path(stage.folder)}", flush=True)
-                child = Child(stage.folder, stage.job.hardware, lock, shown=self.workers == 1)
+                child = Child(stage.folder, stage.job.hardware, lock, shown=self.workers == 1, server=self.server)
                 self.signals.children.append(child)
+                if self.signals.asked:  # while it started, and others ran
+                    child.ask_to_stop()
                 self.selector.register(child, selectors.EVENT_READ)
                 self.running[child.fileno()] = _Running(stage, child, began - before, held.pop_all())
 
@@ -196,6 +214,8 @@ def execute(stages: list[Stage], force: bool, overrides: list[str], workers: int
     try:
         schedule.run()
     finally:
+        if schedule.server:
+            schedule.server.close()
         print("\n" + summary.results(stages, schedule.ended), flush=True)
     if failures := schedule.failures:
         code = next((f.code for f in failures if f.code == INTERRUPTED), failures[0].code)

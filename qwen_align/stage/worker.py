@@ -1,9 +1,10 @@
 """A stage: read the resolved config, build the data, call the method, write its metrics.
 
 The parent starts `python -m qwen_align.stage.worker RUN_FOLDER`, once, or through a launcher as many times as there are
-processes. A worker whose parent dies gets SIGTERM.
+processes; or `fork_server` forks one. A worker whose parent dies gets SIGTERM.
 """
 
+import atexit
 import ctypes
 import gc
 import io
@@ -16,20 +17,26 @@ import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
 from qwen_align import interrupt, run_folder
+from qwen_align.compat import imports
 from qwen_align.errors import ConfigError
 from qwen_align.stage import ranks
 from qwen_align.stage.launch import INTERRUPTED, USER_ERROR
 from qwen_align.tracking import Tracking
 
+_exit_code = 1  # of a process that did not come to its end
 
-def _end_with_parent() -> None:
+
+def end_with_parent(parent: int | None = None) -> None:
+    """Let the parent's death be a SIGTERM; so it is at once where another process than `parent` is the parent by now."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+        if parent not in (None, os.getppid()):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end_with_stdin() -> None:
@@ -45,9 +52,10 @@ def _end_with_stdin() -> None:
 class _Output(io.FileIO):
     """stdout or stderr as long as the parent reads it, then log.txt: saving must not fail on a line that nobody reads."""
 
-    def __init__(self, descriptor: int, folder: Path) -> None:
+    folder: Path  # of the stage that this process is or will become
+
+    def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
-        self.folder = folder
 
     def write(self, data: Any) -> int:
         try:
@@ -56,6 +64,47 @@ class _Output(io.FileIO):
             with (self.folder / "log.txt").open("ab") as log:
                 os.dup2(log.fileno(), self.fileno())
             return super().write(data)
+
+
+def _leave() -> NoReturn:
+    """Taking all modules apart would take a third of a second with TRL among them."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(_exit_code)
+
+
+def begin() -> None:
+    """Before anything is imported, in a worker or in the process that is to fork workers."""
+    atexit.register(_leave)  # the first that is registered is the last that is called
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(_Output(descriptor), encoding="utf-8", errors="replace", write_through=True) for descriptor in (1, 2)
+    )
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    gc.disable()  # until all is imported: looking for garbage among modules would take a quarter of the start
+
+
+def run(folder: Path) -> int:
+    """Be the worker of a stage, after `begin`."""
+    global _exit_code
+    _Output.folder = folder
+    interrupt.install()
+    _exit_code = _run(folder, os.environ.get("QWEN_ALIGN_LAUNCHER"))
+    return _exit_code
+
+
+def _run(folder: Path, launcher: str | None) -> int:
+    if not launcher:
+        return run_stage(folder)
+    rank, _ = ranks.place()
+    ranks.write_status(folder, rank)
+    if os.environ.get("QWEN_ALIGN_LIFELINE"):
+        _end_with_stdin()
+    if rank > 0:
+        run_folder.read_only = True
+        _own_log(folder, rank)
+    code = run_stage(folder, rank)
+    # A launcher that sees a failure kills the rest, and rank 0 may be saving still.
+    return 0 if rank > 0 and code == INTERRUPTED else code
 
 
 def _own_log(folder: Path, rank: int) -> None:
@@ -67,6 +116,8 @@ def _own_log(folder: Path, rank: int) -> None:
 
 def work(folder: Path) -> dict[str, Any]:
     """Do what config.yaml says; returns what metrics.json holds."""
+    if not os.environ.get("QWEN_ALIGN_LAUNCHER"):
+        imports.defer()
     import torch
     from transformers import set_seed
     from transformers.utils import logging
@@ -124,28 +175,10 @@ def run_stage(folder: Path, rank: int | None = None) -> int:
 
 
 def main() -> int:
-    """A process of its own: listen to signals, end with the parent."""
-    folder, launcher = Path(sys.argv[1]), os.environ.get("QWEN_ALIGN_LAUNCHER")
-    sys.stdout, sys.stderr = (
-        io.TextIOWrapper(_Output(descriptor, folder), encoding="utf-8", errors="replace", write_through=True)
-        for descriptor in (1, 2)
-    )
-    interrupt.install()
-    _end_with_parent()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    gc.disable()  # until all is imported: looking for garbage among modules would take a quarter of the start
-    if not launcher:
-        return run_stage(folder)
-    rank, _ = ranks.place()
-    ranks.write_status(folder, rank)
-    if os.environ.get("QWEN_ALIGN_LIFELINE"):
-        _end_with_stdin()
-    if rank > 0:
-        run_folder.read_only = True
-        _own_log(folder, rank)
-    code = run_stage(folder, rank)
-    # A launcher that sees a failure kills the rest, and rank 0 may be saving still.
-    return 0 if rank > 0 and code == INTERRUPTED else code
+    """A process of its own."""
+    begin()
+    end_with_parent()
+    return run(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from qwen_align import __main__ as program
 from qwen_align import run_folder
 from qwen_align.config import groups
 from qwen_align.report import plot
-from qwen_align.stage import run, worker
+from qwen_align.stage import launch, run, worker
 
 _TALK = [
     {"role": "system", "content": "Be brief."},
@@ -56,7 +56,7 @@ def call(words: list[str]) -> dict[str, Any]:
 class InThisProcess:
     """Stands in for launch.Child: the worker is a function call, done by the time its output is asked for."""
 
-    def __init__(self, folder: Path, hardware: Any, lock: int, shown: bool = True) -> None:
+    def __init__(self, folder: Path, hardware: Any, lock: int, shown: bool = True, server: Any = None) -> None:
         self.code = worker.run_stage(folder)
         self.output, end = os.pipe()
         os.close(end)
@@ -179,6 +179,7 @@ def main() -> None:
 
     build(home)
     run.Child = InThisProcess  # type: ignore[misc,assignment]
+    launch.forkable = lambda hardware: False
     report: dict[str, Any] = {"built": list(stand_ins()), "seen": {}, "cases": {}, "options": {}}
     watch(report["seen"])
     for name, words in CASES.items():

@@ -149,7 +149,7 @@ def test_the_workers_exit_code_and_output_come_back(tmp_path):
 def test_a_worker_ends_with_its_parent(tmp_path):
     script = (
         "import subprocess, sys\n"
-        "code = 'from qwen_align.stage.worker import _end_with_parent as e; import time; '\n"
+        "code = 'from qwen_align.stage.worker import end_with_parent as e; import time; '\n"
         "code += 'e(); print(1, flush=True); time.sleep(60)'\n"
         "child = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)\n"
         "child.stdout.readline(); print(child.pid, flush=True)\n"
