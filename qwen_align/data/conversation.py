@@ -109,13 +109,13 @@ def usable_rows(source: str, records: "Dataset", row: Row, names: Sequence[str],
     `row` is a partial function, see `cached.identity`; `names` are a row's conversations, `others` the types of its other
     columns; `source` names it in messages.
     """
-    from datasets import Value
+    from datasets import List, Value
 
     from qwen_align.data import cached
 
     if not len(records):
         raise ConfigError(f"{source}: holds no row that can be used")
-    types = {name: message_type() for name in names} | others
+    types = dict.fromkeys(names, List({"role": Value("string"), "content": Value("string")})) | others
     settings = [cached.identity(row), cached.code_of(sys.modules[__name__]), list(types)]
     work, types = partial(_converted, row, list(types)), types | {"reason": Value("string")}
     rows = cached.mapped(records, work, settings, types, "checking rows")
@@ -138,13 +138,6 @@ def dataset(rows: list[dict[str, Any]]) -> "Dataset":
     from datasets import Dataset
 
     return Dataset.from_list(rows)
-
-
-def message_type() -> Any:
-    """The type of a column of conversations."""
-    from datasets import List, Value
-
-    return List({"role": Value("string"), "content": Value("string")})
 
 
 def prompt_key(prompt: Messages) -> str:

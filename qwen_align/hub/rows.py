@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote_plus
 
 from huggingface_hub import constants
@@ -55,10 +55,15 @@ def prepared(source: Source) -> Path | None:
     return max((path for path in found if path.is_dir()), key=lambda path: path.stat().st_mtime, default=None)
 
 
+def _info(folder: Path | None) -> dict[str, Any]:
+    """What `datasets` wrote down when it prepared a data set; {} where it has not."""
+    file = folder / "dataset_info.json" if folder else None
+    return json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
+
+
 def _prepared_lacks(source: Source, folder: Path) -> str | None:
-    if not (folder / "dataset_info.json").is_file():
+    if not (info := _info(folder)):
         return "dataset_info.json"
-    info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
     for split in source.splits or info["splits"]:
         if split not in info["splits"]:
             return f"split {split}"
@@ -73,10 +78,7 @@ def _prepared_lacks(source: Source, folder: Path) -> str | None:
 
 def counted(source: Source) -> tuple[int, float] | None:
     """(rows of the first split, bytes of one) as `datasets` wrote them down when it prepared them; None where it has not."""
-    folder = prepared(source)
-    if folder is None or not (folder / "dataset_info.json").is_file():
-        return None
-    splits = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))["splits"]
+    splits = _info(prepared(source)).get("splits", {})
     found = splits.get(next(iter(source.splits or splits), ""), {})
     return (found["num_examples"], found["num_bytes"] / found["num_examples"]) if found.get("num_examples") else None
 

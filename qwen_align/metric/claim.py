@@ -57,9 +57,7 @@ class Finding:
 def check_claims(method: Mapping[str, Any]) -> list[Claim]:
     """The claims of a comparison's settings: `claims` about its `rows` ({ROW: {seeds, ...}}) and `metrics`.
 
-    Raises:
-        ConfigError: no metric, a row without a seed; a claim that lacks a key or has an unknown one, is about a row or a metric
-            that the table doesn't have, or about rows without a seed in common.
+    ConfigError without a metric or a seed, for a claim of wrong keys, or about cells that are not there or share no seed.
     """
     if method["rows"] and not method["metrics"]:
         raise ConfigError("method.metrics=[]: expected what the rows are compared by, for example [pass@1]")

@@ -18,11 +18,10 @@ class Interval:
 
 def share(values: Sequence[bool]) -> Interval:
     """The share of true values with Wilson's interval."""
-    import numpy as np
     from scipy import stats
 
-    low, high = stats.binomtest(int(np.sum(values)), len(values)).proportion_ci(method="wilson")
-    return Interval(float(np.mean(values)), float(low), float(high))
+    low, high = stats.binomtest(sum(map(bool, values)), len(values)).proportion_ci(method="wilson")
+    return Interval(sum(map(bool, values)) / len(values), float(low), float(high))
 
 
 def mean(values: Sequence[float], seed: int = 0, shares: bool = False) -> Interval:
@@ -65,6 +64,4 @@ def crossed(values: Sequence[Sequence[float]]) -> Interval:
 
 def paired(after: Sequence[float], before: Sequence[float]) -> Interval:
     """The mean difference of two policies on the same problems, in the same order."""
-    import numpy as np
-
-    return mean(np.asarray(after, dtype=float) - np.asarray(before, dtype=float))
+    return mean([float(a) - float(b) for a, b in zip(after, before, strict=True)])

@@ -25,8 +25,8 @@ class FormatReward:
 
     def __call__(self, completions: Sequence[Conversation], **_: Any) -> list[float]:
         """One value a completion."""
-        return [float(self._has_format(text_of(completion))) for completion in completions]
-
-    def _has_format(self, text: str) -> bool:
-        around = self._tag.split(text)[::2]  # before, between and after the sections
-        return self._tag.findall(text) == self._wanted and not any(part.strip() for part in around)
+        found = []
+        for text in map(text_of, completions):
+            around = self._tag.split(text)[::2]  # before, between and after the sections
+            found.append(float(self._tag.findall(text) == self._wanted and not any(map(str.strip, around))))
+        return found

@@ -82,7 +82,10 @@ def _equals(candidate: str, gold: _Gold) -> bool:
     if gold.value is not None:
         if value is not None:
             return value == gold.value or (gold.percent and "%" not in candidate and value * 100 == gold.value)
-        return _is_single_expression(candidate) and _asks_math_verify(candidate, gold)
+        # A text that was not read as a number may still be an expression for one: no prose, no alternatives.
+        bare = _LATEX_TEXT.sub(" ", candidate)
+        single = _ALGEBRA.search(bare) and not (_ALTERNATIVES.search(candidate) or _PROSE.search(bare))
+        return bool(single) and _asks_math_verify(candidate, gold)
     if _canonical(candidate) == _canonical(gold.text):
         return True
     if gold.words:
@@ -90,12 +93,6 @@ def _equals(candidate: str, gold: _Gold) -> bool:
         choice = _CHOICE.fullmatch(_LATEX_TEXT.sub(r"\1", candidate).strip(" $*"))
         return spoken == gold.words or (choice is not None and choice[1].casefold() == gold.words.strip("()"))
     return _asks_math_verify(candidate, gold)
-
-
-def _is_single_expression(candidate: str) -> bool:
-    """Whether a text that was not read as a number may still be an expression for one: no prose, no alternatives."""
-    bare = _LATEX_TEXT.sub(" ", candidate)
-    return bool(_ALGEBRA.search(bare)) and not (_ALTERNATIVES.search(candidate) or _PROSE.search(bare))
 
 
 def _asks_math_verify(candidate: str, gold: _Gold) -> bool:

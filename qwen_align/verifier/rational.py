@@ -199,7 +199,13 @@ def _tokens(lexeme: Lexeme) -> list[str] | None:
     """The lexeme in the integer arithmetic of `to_postfix`; None for what has no place inside an expression."""
     kind, text = lexeme.lastgroup, lexeme[0]
     if kind == "number":
-        return _decimal(text.replace(",", "").lower())
+        digits, _, exponent = text.replace(",", "").lower().partition("e")
+        whole, _, decimals = digits.partition(".")
+        shift = int(exponent or 0) - len(decimals)
+        if abs(shift) > MAX_LENGTH:
+            return None
+        written = whole + decimals + "0" * shift
+        return [written] if shift >= 0 else ["(", written, "/", "1" + "0" * -shift, ")"]
     if kind == "mixed":
         whole, over, under = re.findall("[0-9]+", text)
         return ["(", whole, "+", over, "/", under, ")"] if int(over) < int(under) else None
@@ -212,13 +218,3 @@ def _tokens(lexeme: Lexeme) -> list[str] | None:
     if kind == "fraction":
         return [FRACTION]
     return ["*"] if kind == "times" else [text] if kind == "sign" else None
-
-
-def _decimal(text: str) -> list[str] | None:
-    digits, _, exponent = text.partition("e")
-    whole, _, decimals = digits.partition(".")
-    shift = int(exponent or 0) - len(decimals)
-    if abs(shift) > MAX_LENGTH:
-        return None
-    written = whole + decimals + "0" * shift
-    return [written] if shift >= 0 else ["(", written, "/", "1" + "0" * -shift, ")"]

@@ -67,7 +67,7 @@ def test_a_difference_is_after_minus_before():
 
 
 def test_pairs_of_another_length_are_an_error():
-    with pytest.raises(ValueError, match="broadcast"):
+    with pytest.raises(ValueError, match="shorter"):
         interval.paired([1.0, 0.0, 1.0], [1.0, 0.0])
 
 
