@@ -69,27 +69,24 @@ class HHRLHF:
         """The rows that a view reads; what is held out of all others is the test split."""
         return [self._source("test") if view == "evaluation" else self._source("train", "test")]
 
-    def _rows(self, split: str, limit: int | None, held_out: set[str], *columns: str) -> "Dataset":
-        """The pairs of a split whose prompts are not held out."""
-        name = f"data.dataset_name={self.dataset_name} ({split})"
+    def _rows(self, split: str, limit: int | None, *columns: str) -> "Dataset":
+        """The pairs of a split, of train those whose prompts the test split does not have."""
+        tested = self._rows("test", None, "prompt")["prompt"] if split == "train" else []
         records = load(self._source(split), split, ("chosen", "rejected"), limit)
-        return usable_rows(name, records, partial(_pair, held_out), columns)
+        row = partial(_pair, set(map(prompt_key, tested)))
+        return usable_rows(f"data.dataset_name={self.dataset_name} ({split})", records, row, columns)
 
-    def _prompts(self, split: str, limit: int | None, held_out: set[str]) -> "Dataset":
-        rows = self._rows(split, limit, held_out, "prompt")
-        return unique_prompts(f"data.dataset_name={self.dataset_name} ({split})", rows)
-
-    def _held_out(self) -> set[str]:
-        return {prompt_key(prompt) for prompt in self._rows("test", None, set(), "prompt")["prompt"]}
+    def _prompts(self, split: str, limit: int | None) -> "Dataset":
+        return unique_prompts(f"data.dataset_name={self.dataset_name} ({split})", self._rows(split, limit, "prompt"))
 
     def preferences(self) -> "Dataset":
         """prompt, chosen, rejected."""
-        return self._rows("train", self.problems, self._held_out(), "prompt", "chosen", "rejected")
+        return self._rows("train", self.problems, "prompt", "chosen", "rejected")
 
     def prompts(self) -> "Dataset":
         """prompt, each once."""
-        return self._prompts("train", self.problems, self._held_out())
+        return self._prompts("train", self.problems)
 
     def evaluation(self) -> "Dataset":
         """prompt of the test split, each once."""
-        return self._prompts("test", self.evaluation_problems, set())
+        return self._prompts("test", self.evaluation_problems)
