@@ -37,19 +37,13 @@ _failures: list[Exception] = []
 _COMPARED = ("method.policies", "method.rows")  # one on the command line takes the place of both in an experiment
 
 
-def _settings_of(job: DictConfig, method: str, own: DictConfig | None = None) -> dict[str, Any]:
-    """A method's settings with what the experiment says about that stage on top."""
-    below, above = own or groups.read("method", method), job.stages.get(method) or {}
-    plain = [OmegaConf.to_container(n) if isinstance(n, DictConfig) else n for n in (below, above)]
-    return groups.merged(*plain)  # type: ignore[arg-type]
-
-
 def _complete(job: DictConfig, choices: dict[str, str], parsed: list[Override]) -> Composed:
     """A job that Hydra composed, checked and settled: stages, the user's files, revisions."""
-    check.composed(OmegaConf.to_container(job, resolve=False), choices)  # type: ignore[arg-type]
+    plain: Any = OmegaConf.to_container(job, resolve=False)
+    check.composed(plain, choices)
     given = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
     with open_dict(job):
-        job.method = _settings_of(job, choices["method"], job.method)
+        job.method = groups.merged(plain["method"], plain["stages"].get(choices["method"]) or {})
         # The command line wins over the experiment.
         own = {o.key_or_group: o for o in parsed if not o.is_delete()}
         for key in _COMPARED if own.keys() & set(_COMPARED) else ():
@@ -59,7 +53,7 @@ def _complete(job: DictConfig, choices: dict[str, str], parsed: list[Override]) 
                 OmegaConf.update(job, key, override.value(), force_add=True)
         component.settle(job)
         preflight.settle_revisions(job, choices, given)
-    return Composed(job, choices, given, lambda method: _settings_of(job, method))
+    return Composed(job, choices, given)
 
 
 def _compose(given: list[str]) -> Composed:
@@ -168,9 +162,8 @@ def _compose_and_run(given: list[str]) -> None:
     named = [folder for flag, folder in pairwise(given) if flag in ("--config-dir", "-cd")]
     _use_folders([*named, *(text.partition("=")[2] for text in given if text.startswith("--config-dir="))])
     flags_with_value = "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c".split()
-    if "--help" in given or "-h" in given:
-        print(usage.text(), end="")
-        return
+    if {"--help", "-h"} & set(given):
+        return print(usage.text(), end="")
     given = overrides.expanded(given)
     checked = [t if i and given[i - 1] in flags_with_value else overrides.checked(t) for i, t in enumerate(given)]
     multirun.check_plugins(checked)

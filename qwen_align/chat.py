@@ -56,9 +56,8 @@ def _protected(tokenizer: PreTrainedTokenizerBase, conversation: Messages) -> Me
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, conversations: list[Messages], prompt: bool) -> list[str]:
-    if not conversations:
-        return []
-    return cast(list[str], tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=prompt))
+    found = conversations and tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=prompt)
+    return cast(list[str], found)
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -98,16 +97,13 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, chunk: list[tuple[Messages, int]
         pieces, end = [], 0
         for prompt in islice(before, len(mine)):
             if not whole.startswith(prompt) or len(prompt) < end:
-                raise ConfigError(
-                    "model.chat_template: renders a prompt differently when an answer follows; expected one like ChatML"
-                )
+                wrong = "renders a prompt differently when an answer follows"
+                raise ConfigError(f"model.chat_template: {wrong}; expected one like ChatML")
             pieces.append(_Piece(whole[end : len(prompt)], False))
             stopped = whole.find(stop, len(prompt))
             if stopped < 0:
-                raise ConfigError(
-                    f"model.stop_token={stop}: the chat template does not end an answer with it, so the policy would never "
-                    "learn to stop; expected the token that does"
-                )
+                wrong = "the chat template does not end an answer with it, so the policy would never learn to stop"
+                raise ConfigError(f"model.stop_token={stop}: {wrong}; expected the token that does")
             end = stopped + len(stop)
             pieces.append(_Piece(whole[len(prompt) : end], True))
         yield [*pieces, _Piece(whole[end:], False)]
@@ -128,11 +124,7 @@ def _joined(pieces: list[_Piece], read: Iterator[list[int]], max_length: int | N
 def encode(
     tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Messages], first: Sequence[int], max_length: int | None = None
 ) -> Iterator[Encoded]:
-    """Each conversation, cut at max_length tokens; of the assistant's turns those from message `first` on are `trained`.
-
-    Raises:
-        ConfigError: a chat template that renders a prompt differently once an answer follows, or never stops.
-    """
+    """Each conversation, cut at max_length tokens; of the assistant's turns those from message `first` on are `trained`."""
     for begin in range(0, len(conversations), _CHUNK):
         chunk = list(zip(conversations[begin : begin + _CHUNK], first[begin : begin + _CHUNK], strict=True))
         wholes = list(_pieces(tokenizer, chunk))
@@ -143,11 +135,7 @@ def encode(
 def encode_answers(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Messages], *answers: Sequence[Messages]
 ) -> Iterator[tuple[list[int], ...]]:
-    """Token ids of each prompt and of one answer from each list, up to its stop token; a prompt is read once for all of them.
-
-    Raises:
-        ConfigError: as encode.
-    """
+    """Token ids of each prompt and of one answer from each list, up to its stop token; a prompt is read once for them all."""
     for begin in range(0, len(prompts), _CHUNK):
         some = prompts[begin : begin + _CHUNK]
         texts: list[list[str]] = []

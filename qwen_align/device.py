@@ -30,10 +30,9 @@ def on_gpu(hardware: Hardware) -> bool:
         return False
     memory = torch.cuda.get_device_properties(0).total_memory / 1e9
     if hardware.memory_gb and memory < 0.9 * hardware.memory_gb:
-        raise ConfigError(
-            f"hardware.memory_gb={hardware.memory_gb:g}: this GPU has {memory:.0f} GB, too little for the rows that "
-            "hardware.per_device holds at once; expected the option for a smaller one: hardware=rtx4090, t4 or gpu"
-        )
+        wrong = f"this GPU has {memory:.0f} GB, too little for the rows that hardware.per_device holds at once"
+        smaller = "expected the option for a smaller one: hardware=rtx4090, t4 or gpu"
+        raise ConfigError(f"hardware.memory_gb={hardware.memory_gb:g}: {wrong}; {smaller}")
     return True
 
 

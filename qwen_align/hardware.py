@@ -7,7 +7,6 @@ scores is `reward.device`. What fits in a device's memory at once is set here to
 conf/method/ reads it from here. Left out: FSDP, pipeline and tensor parallelism (models of this size need none), other GPUs.
 """
 
-import ast
 import importlib.util
 import json
 import os
@@ -24,21 +23,17 @@ from qwen_align.config import groups
 from qwen_align.errors import ConfigError
 
 DEVICES = Path("/dev")
+_CHOICES = {"device": ("auto", "cpu", "gpu"), "precision": ("auto", "fp32", "bf16", "fp16"), "launcher": ("deepspeed", "srun")}
 
 
 def gpus() -> list[str]:
     """The visible NVIDIA devices by their names in CUDA_VISIBLE_DEVICES; WSL2 has one file for all, which counts as one."""
-    there = [str(i) for i in range(len(list(DEVICES.glob("nvidia[0-9]*"))))]
-    if not there and (DEVICES / "dxg").exists():
-        there = ["0"]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None or not there:
-        return there
+    count = len(list(DEVICES.glob("nvidia[0-9]*"))) or int((DEVICES / "dxg").exists())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))) if count else ""
     return [name for name in visible.split(",") if name not in ("", "-1")]
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA device is there and visible."""
     return bool(gpus())
 
 
@@ -48,11 +43,8 @@ def torch_build() -> tuple[str, str | None]:
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return "none", None
-    found: dict[str, Any] = {}
-    for line in ast.parse(Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")).body:
-        if isinstance(line, ast.Assign | ast.AnnAssign) and isinstance(line.value, ast.Constant):
-            target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
-            found[ast.unparse(target)] = line.value.value
+    text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^(\w+)(?::.*)? = ['\"](.*)['\"]", text, re.M))
     return found["__version__"], found.get("cuda")
 
 
@@ -102,12 +94,8 @@ class Hardware:
     activation_checkpointing: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key, value, allowed in (
-            ("device", self.device, ("auto", "cpu", "gpu")),
-            ("precision", self.precision, ("auto", "fp32", "bf16", "fp16")),
-            ("launcher", self.launcher, ("deepspeed", "srun")),
-        ):
-            if value not in allowed:
+        for key, allowed in _CHOICES.items():
+            if (value := getattr(self, key)) not in allowed:
                 raise ConfigError(f"hardware.{key}={value}: expected one of {', '.join(allowed)}")
         counts = {"processes": self.processes} | {f"per_device.{method}": rows for method, rows in self.per_device.items()}
         for key, count in counts.items():
@@ -146,7 +134,6 @@ class Hardware:
         return self.configuration()["zero_optimization"]["stage"] if self.deepspeed else None
 
     def in_one_process(self) -> "Hardware":
-        """The same device for a stage that is not spread."""
         return replace(self, processes=1, deepspeed=None, launcher="deepspeed", hostfile=None)
 
     def configuration(self) -> Any:

@@ -28,7 +28,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from qwen_align import byte_pair
-from qwen_align.chat import whole_ids
+from qwen_align.chat import Messages, whole_ids
 from qwen_align.errors import ConfigError, nearest
 
 CHATML = (
@@ -45,10 +45,8 @@ def no_adapter() -> None:
 
 
 def _not_there(name: str, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"model.name={name}: cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]}); "
-        "offline, model=countdown_tiny needs nothing"
-    )
+    wrong = f"cannot be loaded from the Hub, its cache or a folder ({str(error).splitlines()[0]})"
+    return ConfigError(f"model.name={name}: {wrong}; offline, model=countdown_tiny needs nothing")
 
 
 def pretrained_tokenizer(
@@ -137,10 +135,9 @@ def _stop_tokenizer_at(tokenizer: PreTrainedTokenizerBase, stop_token: str | Non
     """Make `stop_token` the eos of a tokenizer; the former one pads."""
     former = tokenizer.eos_token
     stop_token = stop_token or former
-    if stop_token is None or stop_token not in tokenizer.get_vocab():
-        raise ConfigError(
-            f"model.stop_token={stop_token}: not a token of this tokenizer{nearest(str(stop_token), tokenizer.get_vocab())}"
-        )
+    if stop_token is None or stop_token not in (known := tokenizer.get_vocab()):
+        near = nearest(str(stop_token), known)
+        raise ConfigError(f"model.stop_token={stop_token}: not a token of this tokenizer{near}")
     tokenizer.eos_token = stop_token
     if tokenizer.pad_token is None or tokenizer.pad_token == stop_token:
         tokenizer.pad_token = former
@@ -154,8 +151,8 @@ def stop_at(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_to
     policy.config.eos_token_id = stop
     policy.config.pad_token_id = tokenizer.pad_token_id
     old = policy.generation_config.eos_token_id if policy.generation_config else None
-    ends = [stop, *(old if isinstance(old, list) else [old])] if old not in (None, stop) else [stop]
-    policy.generation_config = GenerationConfig(eos_token_id=list(dict.fromkeys(ends)), pad_token_id=tokenizer.pad_token_id)
+    ends = dict.fromkeys([stop, *(old if isinstance(old, list) else [] if old is None else [old])])
+    policy.generation_config = GenerationConfig(eos_token_id=list(ends), pad_token_id=tokenizer.pad_token_id)
     return policy, tokenizer
 
 
@@ -170,18 +167,11 @@ def from_scratch(words: str, numbers: int, **architecture: Any) -> Policy:
     vocabulary = [*special, "system", "user", "assistant", *words.split(), *map(str, range(numbers + 1))]
     model = models.WordLevel({word: i for i, word in enumerate(dict.fromkeys(vocabulary))}, unk_token="<|unk|>")
     inner = Tokenizer(model)
-    pattern = Regex(r"\s+|\d+|</?[a-z]+>|[A-Za-z]+|[^\s\dA-Za-z]")
-    inner.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(pattern, "isolated"), pre_tokenizers.Split(Regex(r"\s+"), "removed")]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        unk_token="<|unk|>",
-        additional_special_tokens=["<|im_start|>"],
-        clean_up_tokenization_spaces=False,
-    )
+    splits = {r"\s+|\d+|</?[a-z]+>|[A-Za-z]+|[^\s\dA-Za-z]": "isolated", r"\s+": "removed"}
+    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(p), how) for p, how in splits.items()])
+    named: dict[str, Any] = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": "<|unk|>"}
+    named["additional_special_tokens"] = ["<|im_start|>"]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, clean_up_tokenization_spaces=False, **named)
     tokenizer.chat_template = CHATML
     rope = {"rope_type": "default", "rope_theta": architecture.pop("rope_theta", 10000.0)}
     config = Qwen2Config(
@@ -207,16 +197,9 @@ def trainable(policy: torch.nn.Module) -> int:
 
 
 def save(
-    policy: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    probes: Sequence[list[dict[str, str]]],
+    policy: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, probes: Sequence[Messages]
 ) -> None:
-    """Save a plain model folder (an adapter is merged in and also kept beside it), and prove that its tokenizer round-trips.
-
-    Raises:
-        RuntimeError: the saved tokenizer gives other ids for the probes, or lost its stop token.
-    """
+    """Save a plain model folder (an adapter is merged in and also kept beside it), and prove that its tokenizer round-trips."""
     if isinstance(policy, PeftModel):
         policy.save_pretrained(str(folder.with_name("adapter")))
         policy = cast(PreTrainedModel, policy.merge_and_unload())
@@ -226,14 +209,13 @@ def save(
     check_round_trip(tokenizer, folder, probes)
 
 
-def check_round_trip(tokenizer: PreTrainedTokenizerBase, folder: Path, probes: Sequence[list[dict[str, str]]]) -> None:
-    """Raise unless the tokenizer saved in `folder` gives the ids of the one in memory, and its stop token ends generation."""
+def check_round_trip(tokenizer: PreTrainedTokenizerBase, folder: Path, probes: Sequence[Messages]) -> None:
+    """RuntimeError unless the tokenizer saved in `folder` gives the ids of the one in memory, and stops where it does."""
     saved = load_tokenizer(folder)
     probes = [_PROBE, *probes]
     if whole_ids(saved, probes) != whole_ids(tokenizer, probes):
-        raise RuntimeError(
-            f"the tokenizer saved in {folder} gives other token ids than the one in training: scores would be wrong"
-        )
+        wrong = "gives other token ids than the one in training: scores would be wrong"
+        raise RuntimeError(f"the tokenizer saved in {folder} {wrong}")
     ends = GenerationConfig.from_pretrained(folder).eos_token_id
     if saved.eos_token_id not in (ends if isinstance(ends, list) else [ends]):
         raise RuntimeError(f"the generation config saved in {folder} does not stop at {saved.eos_token}")

@@ -46,7 +46,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all; a dataclass in it becomes an object of its fields."""
+    """Write JSON whole or not at all, dataclasses as objects."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=dataclasses.asdict) + "\n")
 
 

@@ -12,10 +12,8 @@ from qwen_align.errors import ConfigError
 
 
 def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
     try:
-        return netrc().authenticators("api.wandb.ai") is not None
+        return bool(os.environ.get("WANDB_API_KEY") or netrc().authenticators("api.wandb.ai"))
     except (OSError, NetrcParseError):
         return False
 
@@ -36,12 +34,8 @@ class Tracking:
         """Point the tracker at the run folder, before a trainer is built."""
         if self.report_to == "wandb":
             found = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
-            os.environ |= {
-                "WANDB_MODE": found if self.mode == "auto" else self.mode,
-                "WANDB_PROJECT": self.project,
-                "WANDB_DIR": str(folder),
-                "WANDB_SILENT": "true",
-            }
+            os.environ |= {"WANDB_MODE": found if self.mode == "auto" else self.mode, "WANDB_PROJECT": self.project}
+            os.environ |= {"WANDB_DIR": str(folder), "WANDB_SILENT": "true"}
         if self.report_to == "tensorboard":
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
 

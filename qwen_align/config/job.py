@@ -25,10 +25,9 @@ class Ancestor:
 
 @dataclass(frozen=True)
 class Job:
-    """What one stage was asked for.
+    """What one stage was asked for: read-only nodes, whose keys are attributes (`plain` makes a dict of one), and values.
 
-    method, model, adapter, data, reward, generator, tracking, evaluation and checkpoints are read-only nodes: their keys are
-    attributes, `plain` makes a dict of one. `ancestors` are the policies on the way to this one, the earliest first.
+    `ancestors` are the policies on the way to this one, the earliest first.
     """
 
     name: str  # of the method
@@ -77,7 +76,7 @@ def _node(content: dict[str, Any]) -> DictConfig:
 def read(name: str, config: Mapping[str, Any]) -> Job:
     """The job of a method's name and a resolved config, as a stage holds it or config.yaml does."""
     groups = "method model adapter data reward generator tracking evaluation checkpoints hardware".split()
-    nodes = {"processes" if group == "hardware" else group: _node(dict(config.get(group) or {})) for group in groups}
+    nodes: dict[str, Any] = {group: _node(dict(config.get(group) or {})) for group in groups}
+    values = {key: config[key] for key in ("seed", "max_completion_length")}
     ancestors = tuple(Ancestor(a["method"], Path(a["folder"])) for a in config.get("ancestors", []))
-    own = {"seed": config["seed"], "init": str(config["init"]), "max_completion_length": config["max_completion_length"]}
-    return Job(name, **nodes, **own, ancestors=ancestors)
+    return Job(name, processes=nodes.pop("hardware"), **nodes, **values, init=str(config["init"]), ancestors=ancestors)

@@ -4,7 +4,7 @@ A finished run folder with a stage's fingerprint is reused. What a job names by 
 `data`) and another stage of the plan makes is that stage: its fingerprint counts, and it runs before.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,7 +30,6 @@ class Composed:
     job: DictConfig
     choices: dict[str, str]  # group -> option
     overrides: list[str]
-    settings_of: Callable[[str], dict[str, Any]]  # of a method as another stage of this job
 
 
 @dataclass(frozen=True)
@@ -116,10 +115,8 @@ def _existing(key: str, path: Path) -> Stage:
     """A finished run folder that the user names."""
     manifest = run_folder.read_json(path / "run.json")
     if (number := manifest.get("format", 1)) != run_folder.FORMAT:
-        raise ConfigError(
-            f"{key}={path}: a run folder of format {number}, and this version reads format {run_folder.FORMAT}; its model can "
-            f"still be used: {key}={path}/model"
-        )
+        wrong = f"a run folder of format {number}, and this version reads format {run_folder.FORMAT}"
+        raise ConfigError(f"{key}={path}: {wrong}; its model can still be used: {key}={path}/model")
     if manifest["state"] != "finished":
         raise ConfigError(f"{key}={path}: that run is {manifest['state']}; expected a finished one")
     parent = Path(manifest["parents"]["init"] or "")
@@ -160,10 +157,8 @@ class _Resolver:
         made = {str(s.folder): s.fingerprint for s in (*self.known, *self.order, *rewards.values(), *filter(None, [init]))}
         digest = fingerprint.of(config, method, made.get(start, start), made)
         same = next((stage for stage in (*self.known, *self.order) if stage.fingerprint == digest), None)
-        subject = (
-            next(iter(reward.nodes(config["reward"]))) if fingerprint.trains_reward(config["method"]) else self.choices["model"]
-        )
-        name = "-".join((method, self.choices["data"], subject, digest[:8]))
+        trained = reward.nodes(config["reward"]) if fingerprint.trains_reward(config["method"]) else [self.choices["model"]]
+        name = "-".join((method, self.choices["data"], next(iter(trained)), digest[:8]))
         node = {key: config[key] for key in ("data", "model", "generator")}
         texts = [value for _, value in groups.flatten(node) if isinstance(value, str)]
         others = tuple(s for s in self.known if any(text.startswith(f"{s.folder}/") for text in texts))
@@ -177,7 +172,8 @@ class _Resolver:
     def _settings(self, method: str | None, reward_node: dict[str, Any] | None) -> dict[str, Any]:
         """The job's settings, of another method or for another reward where one is given."""
         job, found = self.composed.job, {}
-        changed = {"method": self.composed.settings_of(method)} if method else {}
+        stages: Any = OmegaConf.to_container(job.stages, resolve=False) if method else {}
+        changed = {"method": groups.merged(groups.read("method", method), stages.get(method) or {})} if method else {}
         changed |= {"reward": reward_node} if reward_node else {}
         own = {key: job[key] for key in changed}
         with flag_override(job, "no_deepcopy_set_nodes", True):  # a copy of the whole job at each stage takes long
@@ -193,9 +189,8 @@ class _Resolver:
         if found is None and (path / "run.json").is_file():
             found = _existing(key, path)
         if found and found.method not in (makers := _makers(product)):
-            raise ConfigError(
-                f"{key}={path}: that run ({found.method}) made no {product}; expected one of method={', '.join(makers)}"
-            )
+            wrong = f"that run ({found.method}) made no {product}"
+            raise ConfigError(f"{key}={path}: {wrong}; expected one of method={', '.join(makers)}")
         return found
 
     def _start(self, start: str) -> tuple[str, Stage | None]:
@@ -213,10 +208,8 @@ class _Resolver:
         if start.count("/") == 1 and not start.startswith((".", "/", "~")) and not path.exists():
             return start, None  # a Hub name
         known = ["base", *groups.options("method")]
-        raise ConfigError(
-            f"init={start}: expected one of {', '.join(known)}, a run folder, a model folder or a Hub name like org/model"
-            f"{nearest(start, known)}"
-        )
+        expected = f"one of {', '.join(known)}, a run folder, a model folder or a Hub name like org/model"
+        raise ConfigError(f"init={start}: expected {expected}{nearest(start, known)}")
 
     def _rewards(self, config: dict[str, Any]) -> dict[str, Stage]:
         """The stages of a stage's trained reward models; their folders go into its settings."""
@@ -257,12 +250,8 @@ def _check_trainable(node: dict[str, Any]) -> None:
 def resolve(composed: Composed, policies: dict[str, Stage], known: Sequence[Stage]) -> list[Stage]:
     """The stages of a job in the order they run, the asked-for one last.
 
-    Args:
-        policies: name -> the stage that makes it, for a method that compares policies.
-        known: stages of the same plan that the job may name by their folders.
-
-    Raises:
-        ConfigError: an `init` that means nothing, a reward that cannot be trained, or stages that need each other.
+    `policies` are name -> the stage that makes it, for a method that compares some; `known` stages of the same plan, which the
+    job may name by their folders.
     """
     plan = _Resolver(composed, known)
     plan.stage(composed.choices["method"], policies=policies)
