@@ -23,7 +23,8 @@ _POLL = 0.02  # seconds
 def trained(folder: Path, *overrides: str) -> Path:
     """The run folder of a stage that the entrypoint trained, all its needs first."""
     command = [sys.executable, "-m", "qwen_align", *overrides, f"runs_dir={folder / 'start'}", "evaluation.problems=1"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    # One thread: two that wait for each other take four times as long on a machine that is busy.
+    done = subprocess.run(command, capture_output=True, text=True, env={"OMP_NUM_THREADS": "1"} | dict(os.environ))
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
     return max((path.parent for path in (folder / "start").glob("*/model")), key=lambda path: path.stat().st_mtime)

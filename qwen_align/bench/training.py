@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qwen_align import data, model
+from qwen_align import data, model, run_folder
 from qwen_align.__main__ import planned
 from qwen_align.bench import side_by_side
 from qwen_align.bench.row import Row
@@ -37,7 +37,7 @@ TRL_BATCH = 8  # TRL's per_device_train_batch_size
 
 @dataclass(frozen=True)
 class Job:
-    """A job by the entrypoint's overrides; `start` is a model's folder, None for random weights of the job's own group."""
+    """A job by the entrypoint's overrides; `start` is a model's folder, None for what its group `model` gives."""
 
     name: str
     overrides: tuple[str, ...]
@@ -55,7 +55,7 @@ class Prepared:
     def __init__(self, job: Job, folder: Path, hardware: str) -> None:
         self.job, self.folder, self.parameters = job, folder, 0  # parameters: of random weights
         given = [*job.overrides, *_SHARED, f"hardware={hardware}", f"runs_dir={folder}", f"method.args.max_steps={_ENDLESS}"]
-        start = job.start or self._random_weights(planned([*given, "init=base"])[-1])
+        start = job.start or self._saved_start(planned([*given, "init=base"])[-1])
         self.stage: Stage = planned([*given, f"init={start}"])[-1]
         self.start = start / "model" if (start / "model").is_dir() else start
         self.method = self.stage.config["method"]
@@ -68,7 +68,7 @@ class Prepared:
         self.rows_file = folder / "rows.jsonl"
         self.rows_file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
-    def _random_weights(self, stage: Stage) -> Path:
+    def _saved_start(self, stage: Stage) -> Path:
         import torch
 
         torch.manual_seed(0)
@@ -200,6 +200,9 @@ def row_of(name: str, prepared: Prepared, found: Mapping[str, Measured]) -> Row:
     note = f"{prepared.rows_per_step} rows a step; {ours['ms_per_step']:,.0f} and {theirs['ms_per_step']:,.0f} ms a step"
     if prepared.stage.method == "rloo":
         note += f"; {ours['tokens_a_completion']:.1f} and {theirs['tokens_a_completion']:.1f} tokens a completion"
+        logged = run_folder.read_jsonl(prepared.stage.folder / "metrics.jsonl")
+        equal = [line["groups_without_variance"] for line in logged if "groups_without_variance" in line]
+        note += f"; {statistics.fmean(equal):.0%} of groups without advantage" if equal else ""
     else:
         note += "; " + _difference(found["ours"].steps, found["theirs"].steps)
     rates = ours["samples_per_s"], theirs["samples_per_s"]

@@ -9,6 +9,7 @@ from tiny import TINY_MODEL
 from qwen_align.bench import budget, process, speed, training
 from qwen_align.bench.side_by_side import Measured
 
+pytestmark = pytest.mark.slow
 SMALL = (*TINY_MODEL, "data.problems=200")
 REWARD = "reward=qwen_align.bench.plain.letters"
 JOBS = {
