@@ -39,9 +39,8 @@ def _encoding(inner: dict[str, Any]) -> tuple[tiktoken.Encoding, list[int], bool
         return None
     words, to_bytes = parts
     splits = "Regex" in words["pattern"] and words["behavior"] == "Isolated" and not words["invert"]
-    if not splits or to_bytes["use_regex"] or to_bytes["add_prefix_space"]:
-        return None
-    if any(token[flag] for token in added for flag in flags):
+    altered = to_bytes["use_regex"] or to_bytes["add_prefix_space"] or any(token[flag] for token in added for flag in flags)
+    if altered or not splits:
         return None
     byte_of = {char: byte for byte, char in bytes_to_unicode().items()}
     merged = (tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"])

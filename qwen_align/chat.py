@@ -2,10 +2,8 @@
 
 The tokenizer's chat template writes the frame (roles, stop tokens). What a message says is text: a special token written out in
 it (`<|im_end|>` in a user's question) is read as plain pieces and can't end a turn. An answer begins where the prompt before it
-ends, as token ids, so what is trained is what the policy will be asked to write; every assistant turn of a conversation can be
-trained (TRL's training templates mark them; any template whose prompt stays as it is once an answer follows will do).
-
-Left out: tools, images, templates that rewrite earlier turns.
+ends, as token ids, so what is trained is what the policy will be asked to write; every assistant turn can be trained, by any
+template whose prompt stays as it is once an answer follows. Left out: tools, images, templates that rewrite earlier turns.
 """
 
 import hashlib
@@ -110,7 +108,6 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, chunk: list[tuple[Messages, int]
 
 
 def _joined(pieces: list[_Piece], read: Iterator[list[int]], max_length: int | None) -> Encoded:
-    """The token ids of all pieces, cut, and which of them are trained."""
     ids: list[int] = []
     trained: list[tuple[int, int]] = []
     for text, is_trained in pieces:

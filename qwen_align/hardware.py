@@ -1,10 +1,9 @@
 """Where a stage runs: the device, how many processes, who starts them, and the DeepSpeed configuration.
 
 ZeRO (arXiv 1910.02054) splits the optimizer's state (1), the gradients (2) and the weights (3) over the processes; without it
-each process holds everything and only gradients are averaged (DDP). One launcher serves both on one machine and on several:
-`deepspeed`. Under Slurm it is `srun`. Only training is spread: a stage that samples runs in one process. Where a reward model
-scores is `reward.device`. What fits in a device's memory at once is set here too (`per_device`, `activation_checkpointing`):
-conf/method/ reads it from here. Left out: FSDP, pipeline and tensor parallelism (models of this size need none), other GPUs.
+each process holds everything and only gradients are averaged (DDP). Only training is spread: a stage that samples runs in one
+process. What fits in a device's memory at once is set here too (`per_device`, `activation_checkpointing`): conf/method/ reads
+it from here. Left out: FSDP, pipeline and tensor parallelism (models of this size need none), other GPUs.
 """
 
 import importlib.util
@@ -148,9 +147,8 @@ class Hardware:
         if self.device == "gpu" and torch_build()[1] is None:
             raise ConfigError(f"hardware.device=gpu: {without_cuda()}; hardware=cpu works with what is there")
         if self.on_gpu and self.processes > (most := len(gpus())):
-            raise ConfigError(
-                f"hardware.processes={self.processes}: each needs a GPU of its own, of {most} here; expected at most {most}"
-            )
+            wrong = f"each needs a GPU of its own, of {most} here"
+            raise ConfigError(f"hardware.processes={self.processes}: {wrong}; expected at most {most}")
 
     def _check_launcher(self) -> None:
         if self.launcher == "srun":
@@ -181,10 +179,9 @@ class Hardware:
         compiles = not self.on_gpu or any("offload" in key for key in zero)
         for tool in (os.environ.get("CXX", "c++"), "ninja") if compiles else ():
             if shutil.which(tool, path=search_path()) is None:
-                raise ConfigError(
-                    f"hardware.deepspeed={self.deepspeed}: DeepSpeed compiles a part of itself here and {tool} is missing; "
-                    "expected g++ and ninja (apt install g++ ninja-build), or hardware=cpu_ddp, which compiles nothing"
-                )
+                wrong = f"DeepSpeed compiles a part of itself here and {tool} is missing"
+                right = "g++ and ninja (apt install g++ ninja-build), or hardware=cpu_ddp, which compiles nothing"
+                raise ConfigError(f"hardware.deepspeed={self.deepspeed}: {wrong}; expected {right}")
 
     def check_compiler(self) -> None:
         """Raise ConfigError where the first step of sft, dpo or rloo would fail on a GPU, for want of a compiler.
@@ -198,7 +195,6 @@ class Hardware:
         compilers = [os.environ.get("CC"), *(shutil.which(name, path=search_path()) for name in ("gcc", "clang"))]
         missing = "a C compiler" if not any(compilers) else "" if header.is_file() else str(header)
         if missing:
-            raise ConfigError(
-                f"hardware.device={self.device}: TRL's loss compiles Triton kernels on a GPU, and {missing} is missing; "
-                "expected gcc and Python's headers (apt install gcc python3-dev), or no Triton (pip uninstall triton)"
-            )
+            wrong = f"TRL's loss compiles Triton kernels on a GPU, and {missing} is missing"
+            right = "gcc and Python's headers (apt install gcc python3-dev), or no Triton (pip uninstall triton)"
+            raise ConfigError(f"hardware.device={self.device}: {wrong}; expected {right}")

@@ -171,7 +171,6 @@ def locked(folder: Path) -> Iterator[int]:
 
 
 def installed_version(package: str) -> str | None:
-    """None where this Python has no such package."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

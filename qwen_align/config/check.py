@@ -28,15 +28,12 @@ def composed(config: dict[str, Any], choices: dict[str, str]) -> None:
     """Raise ConfigError for a key that no option declares (a blind `+`, a misspelling in an experiment), or a wrong type."""
     top = groups.top_level()
     declared = dict(groups.flatten({k: v for k, v in top.items() if k != "stages"}))
-    for group in groups.names():
-        if choices.get(group) and group != "experiment":
-            node = groups.read(group, choices[group])
-            is_free = groups.is_target(group, choices[group])  # a user's function knows its settings
-            declared |= {group: {} if is_free else node} | dict(groups.flatten(node, f"{group}."))
-    for key, option in choices.items():  # one of several rewards: reward@reward.NAME
-        group, _, package = key.partition("@")
-        if package:
-            declared |= {package: {}} | dict(groups.flatten(groups.read(group, option), f"{package}."))
+    for key, option in choices.items():
+        group, _, package = key.partition("@")  # one of several rewards: reward@reward.NAME
+        if group in groups.names() and group != "experiment":
+            node = groups.read(group, option)
+            is_free = package or groups.is_target(group, option)  # a user's function knows its settings
+            declared |= {package or group: {} if is_free else node} | dict(groups.flatten(node, f"{package or group}."))
     _compare({k: v for k, v in config.items() if k not in ("stages", "method")}, declared)
     for method, node in [(choices["method"], config["method"]), *config.get("stages", {}).items()]:
         if method not in groups.options("method"):
@@ -74,13 +71,12 @@ def _is_interpolation(value: Any) -> bool:
 
 def _inside_free_form(key: str, declared: dict[str, Any], args: dict[str, str | None]) -> bool:
     """Below a dict that is empty by default, below a whole group that is passed on, or below a TRL field that is a dict."""
-    parts = key.split(".")
-    for cut in range(1, len(parts)):
-        above, name = ".".join(parts[:cut]), parts[cut - 1]
-        default = declared.get(above, "")
+    while key := key.rpartition(".")[0]:
+        parent, _, name = key.rpartition(".")
+        default = declared.get(key, "")
         if default in ({}, None) or _is_interpolation(default) or (name == "verifier" and default):
             return True
-        if name in schema.fields(args.get(".".join(parts[: cut - 1])) or ""):
+        if name in schema.fields(args.get(parent) or ""):
             return True
     return False
 
@@ -121,8 +117,7 @@ def _view(job: Job, choices: Mapping[str, str]) -> None:
     views = data.load(plain(job.data)).views if light else source_code.methods_of(target)
     if view in views or not (views or light) or generator.brings_problems(plain(job.generator)):
         return
-    targets = {option: groups.read("data", option)["_target_"] for option in groups.options("data")}
-    having = [option for option, other in targets.items() if view in source_code.methods_of(other)]
+    having = [o for o in groups.options("data") if view in source_code.methods_of(groups.read("data", o)["_target_"])]
     keys = {f"{view}_path": "FILE", f"{view}_name": "HUB_NAME"}
     own = next((f"set data.{key}={what}; " for key, what in keys.items() if key in job.data), "")
     missing = f"has no {view} view, which method={job.name} needs"

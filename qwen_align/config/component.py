@@ -26,7 +26,6 @@ _VERIFIERS = Path(inspect.getfile(Verifier)).parent
 
 
 def is_file(target: str) -> bool:
-    """Whether a target names something in a file: FILE.py:NAME."""
     return ".py:" in target
 
 
@@ -48,11 +47,12 @@ def absolute(key: str, target: str) -> str:
 
 def settle(job: DictConfig) -> None:
     """Put absolute paths in place of every FILE.py:NAME of a composed job; ConfigError for one that is not there."""
-    for key, value in list(groups.flatten(OmegaConf.to_container(job, resolve=False))):  # type: ignore[arg-type]
-        if isinstance(value, str) and is_file(value) and key.rpartition(".")[2] in ("_target_", "verifier"):
+    for key, value in groups.flatten(OmegaConf.to_container(job, resolve=False)):  # type: ignore[arg-type]
+        name = key.rpartition(".")[2]
+        if isinstance(value, str) and is_file(value) and name in ("_target_", "verifier"):
             OmegaConf.update(job, key, absolute(key, value))
-        elif isinstance(value, list) and key.rpartition(".")[2] in ("checks", "health"):
-            OmegaConf.update(job, key, [absolute(key, name) for name in value])
+        elif isinstance(value, list) and name in ("checks", "health"):
+            OmegaConf.update(job, key, [absolute(key, rule) for rule in value])
 
 
 @lru_cache

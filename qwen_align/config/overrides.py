@@ -42,11 +42,8 @@ def expanded(overrides: list[str]) -> list[str]:
     for override in overrides:
         key, _, value = override.partition("=")
         if key == "reward._target_" and not chosen:
-            found.append(f"reward={value}")
-        elif key in groups.names() and "[" in value:
-            found += _several(override, key, value)
-        else:
-            found.append(override)
+            override = f"reward={value}"
+        found += _several(override, key, value) if key in groups.names() and "[" in value else [override]
     return found
 
 
@@ -94,8 +91,8 @@ def _check_options(override: str, group: str, value: str) -> None:
     if override.startswith("~") and group != "experiment":
         raise ConfigError(f"{override}: every run needs a {group}; expected one of {', '.join(known)}")
     for option in _options(value):
-        is_plain = not re.search(r"[(){}$]", option)  # no interpolation, no glob(...)
-        if is_plain and option not in [*known, "null"] and not groups.is_target(group, option):
+        special = re.search(r"[(){}$]", option)  # an interpolation, glob(...)
+        if not special and option not in [*known, "null"] and not groups.is_target(group, option):
             files = ", package.function or FILE.py:NAME" if group == "reward" else ""
             raise ConfigError(f"{group}={option}: expected one of {', '.join(known)}{files}{nearest(option, known)}")
 
@@ -131,16 +128,15 @@ def _adapter_fields() -> set[str]:
 
 def _known_keys() -> dict[str, Any]:
     """Every key that some choice of options accepts, and its default; TRL's and PEFT's fields are kept apart."""
-    options = [(group, option) for group in groups.names() if group != "experiment" for option in groups.options(group)]
-    nodes = [(groups.top_level(), ""), *((groups.read(group, option), f"{group}.") for group, option in options)]
-    return {key: value for node, prefix in nodes for key, value in groups.flatten(node, prefix)}
+    named = [name for name in groups.names() if name != "experiment"]
+    nodes = [groups.top_level(), *({name: groups.read(name, option)} for name in named for option in groups.options(name))]
+    return {key: value for node in nodes for key, value in groups.flatten(node)}
 
 
 def owners(key: str) -> str:
     """'; data=countdown has it': the options of a key's group that have it, or nothing."""
     group = key.partition(".")[0]
-    options = groups.options(group) if group in groups.names() else []
-    having = [o for o in options if key in {name for name, _ in groups.flatten(groups.read(group, o), f"{group}.")}]
+    having = [option for option in groups.options(group) if key in dict(groups.flatten({group: groups.read(group, option)}))]
     named = " and ".join(f"{group}={option}" for option in having)
     return f"; {named} {'has' if len(having) == 1 else 'have'} it" if having else ""
 

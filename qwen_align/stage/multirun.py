@@ -48,8 +48,8 @@ def is_multirun(overrides: Sequence[str]) -> bool:
 def check_plugins(overrides: Sequence[str]) -> None:
     """Raise ConfigError for a launcher or sweeper whose package is missing; Hydra would list files."""
     for text in overrides:
-        if found := re.match(r"hydra/(?:(launcher)=(joblib|submitit|ray)|(sweeper)=(optuna))", text):
-            kind, extra = filter(None, found.groups())
+        if found := re.match(r"hydra/(launcher|sweeper)=(joblib|submitit|ray|optuna)", text):
+            kind, extra = found.groups()
             if not run_folder.installed_version(f"hydra-{extra}-{kind}"):
                 raise ConfigError(f"{text}: hydra-{extra}-{kind} is not installed; pip install 'qwen-align[{extra}]' has it")
 

@@ -42,8 +42,8 @@ class Parents:
     others: "tuple[Stage, ...]" = ()
 
     def all(self) -> "list[Stage]":
-        found = [*([self.init] if self.init else []), *self.rewards.values(), *self.policies.values(), *self.others]
-        return list(dict.fromkeys(found))
+        found = [self.init, *self.rewards.values(), *self.policies.values(), *self.others]
+        return [stage for stage in dict.fromkeys(found) if stage]
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,28 +102,23 @@ def settle_revisions(job: DictConfig, choices: dict[str, str], overrides: Iterab
 
     A YAML's pin falls away beside another name. Offline, a commit that the cache lacks becomes the one that it calls main.
     """
-    given = {text.lstrip("+").partition("=")[0] for text in overrides}
+    given, offline = {text.lstrip("+").partition("=")[0] for text in overrides}, constants.HF_HUB_OFFLINE
     for choice, option in choices.items():
         group, _, package = choice.partition("@")
         node = OmegaConf.select(job, package or group)
         if group not in ("model", "reward", "data") or not isinstance(node, DictConfig):
             continue
-        default = groups.read(group, option)
+        default, kind = groups.read(group, option), Source.kind if group == "data" else Model.kind
+        pins = {"name" if group == "model" else "folder" if node.get("folder") else "base": "revision"}
         if group == "data":
             pins = {str(key): f"{str(key).removesuffix('_name')}_revision" for key in node if str(key).endswith("_name")}
-        else:
-            pins = {"name" if group == "model" else "folder" if node.get("folder") else "base": "revision"}
         for name_key, key in pins.items():
             name, pin, full_key = node.get(name_key), node.get(key), f"{package or group}.{key}"
             if pin is None or not isinstance(name, str) or full_key in given:
                 continue
             if name != default.get(name_key) and pin == default.get(key):
                 node[key] = None
-                continue
-            kind = Source.kind if group == "data" else Model.kind
-            main = files.snapshot(name, kind, None) if constants.HF_HUB_OFFLINE else None
-            if main and not files.snapshot(name, kind, pin):
+            elif offline and (main := files.snapshot(name, kind, None)) and not files.snapshot(name, kind, pin):
                 node[key] = main.name
-                print_once(
-                    f"{full_key}={pin}: not in the cache, and HF_HUB_OFFLINE forbids to fetch it; {main.name} of {name} is used"
-                )
+                why = "not in the cache, and HF_HUB_OFFLINE forbids to fetch it"
+                print_once(f"{full_key}={pin}: {why}; {main.name} of {name} is used")

@@ -75,11 +75,10 @@ def forecast_lines(stages: Sequence[Stage]) -> list[str]:
 
 
 def _figures(found: forecast.Forecast) -> tuple[str, ...]:
-    known = lambda value, form: "" if value is None else format(value, form)  # noqa: E731
     hours = (found.seconds or 0.0) / 3600
     return (
-        known(found.updates, ",d"),
-        known(found.epochs, ".2g"),
+        "" if found.updates is None else f"{found.updates:,}",
+        "" if found.epochs is None else f"{found.epochs:.2g}",
         found.update,
         "" if found.tokens is None else f"{found.tokens / 1e6:,.1f} M",
         forecast.size(found.memory),
@@ -90,8 +89,7 @@ def _figures(found: forecast.Forecast) -> tuple[str, ...]:
 
 def headline(stage: Stage) -> str:
     """The number a stage is known by, with its interval."""
-    metric = run_folder.read_json(stage.folder / "metrics.json").get("headline")
-    if not metric:
+    if not (metric := run_folder.read_json(stage.folder / "metrics.json").get("headline")):
         return ""
     policy = f" of {metric['policy']}" if metric.get("policy") else ""
     return f"{metric['name']}{policy} {metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}] (n={metric['n']})"
