@@ -61,9 +61,8 @@ def batch(method: Mapping[str, Any], processes: int) -> tuple[int, int]:
     accumulation = accumulation or share // per_device
     if (product := per_device * processes * accumulation) != total:
         equation = f"{per_device} x {processes} x {accumulation} = {product}; both must be equal"
-        raise ConfigError(
-            f"{key} = {total}, but per_device_train_batch_size x processes x gradient_accumulation_steps = {equation}"
-        )
+        factors = "per_device_train_batch_size x processes x gradient_accumulation_steps"
+        raise ConfigError(f"{key} = {total}, but {factors} = {equation}")
     return per_device, accumulation
 
 
@@ -120,8 +119,7 @@ def known_names(planned: Planned) -> None:
         for name in [value] if isinstance(value, str) else value or []:
             known = source_code.compared_with(args["_target_"], field)
             if known and name not in known:
-                one = "one" if isinstance(value, str) else "one or more"
-                near = nearest(str(name), known)
+                one, near = "one" if isinstance(value, str) else "one or more", nearest(str(name), known)
                 raise ConfigError(f"method.args.{field}={name}: expected {one} of {', '.join(known)}{near}")
 
 
@@ -183,10 +181,9 @@ def mismatched_rows(planned: Planned) -> None:
 def verified(planned: Planned) -> None:
     """The data has a verifier."""
     if planned.verifier is None:
-        raise ConfigError(
-            f"data={planned.choices['data']}: has no verifier, which method={planned.job.name} needs; expected one with exact "
-            "answers such as countdown, data.verifier=NAME or FILE.py:NAME, or method=compare, where a reward model can judge"
-        )
+        wrong = f"has no verifier, which method={planned.job.name} needs; expected one with exact answers such as countdown"
+        other = "data.verifier=NAME or FILE.py:NAME, or method=compare, where a reward model can judge"
+        raise ConfigError(f"data={planned.choices['data']}: {wrong}, {other}")
 
 
 def filtered(planned: Planned) -> None:
