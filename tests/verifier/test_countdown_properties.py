@@ -8,7 +8,7 @@ import time
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from qwen_align.verifier.countdown import MAX_TOKENS, Verdict, answers, verify
@@ -117,6 +117,7 @@ def value(tree) -> Fraction:
 @given(TREES, st.data())
 def test_any_expression_evaluates_as_fractions_say(tree, data):
     answer = written(tree, data.draw)
+    assume(not re.search(r"(?<!\d)0x\d", answer))  # a hexadecimal number as well as a product
     try:
         expected = value(tree)
     except ZeroDivisionError:
