@@ -17,10 +17,13 @@ _ELSEWHERE = {  # TRL's fields that have one home outside args; a method's own `
     "push_to_hub": "nothing: runs stay on this machine",
     "hub_token": "the environment (HF_TOKEN)",
 }
-_FROM_ONE = frozenset(
-    "max_completion_length problems samples batch_size evaluation_problems prompts_per_step keep held_out_every workers".split()
-)
-_FROM_ZERO = frozenset(("seed", "top_k"))
+_FROM_ONE = "max_completion_length problems samples batch_size evaluation_problems prompts_per_step keep held_out_every workers"
+_RANGES = {  # the layer's own settings, by their last name
+    **dict.fromkeys(_FROM_ONE.split(), (lambda v: v >= 1, "a whole number from 1 on")),
+    **dict.fromkeys(("seed", "top_k"), (lambda v: v >= 0, "a whole number from 0 on")),
+    "temperature": (lambda v: v > 0, "a number above 0; the greedy completion is measured anyway"),
+    "top_p": (lambda v: 0 < v <= 1, "a number above 0 and at most 1, which draws from all tokens"),
+}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a node"}
 
 
@@ -83,13 +86,8 @@ def _inside_free_form(key: str, declared: dict[str, Any], args: dict[str, str | 
 
 def _same_type(key: str, shown_as: str, value: Any, default: Any) -> None:
     name = key.rpartition(".")[2]
-    least = 1 if name in _FROM_ONE else 0 if name in _FROM_ZERO else None
-    if least is not None and isinstance(value, int) and value < least:
-        raise ConfigError(f"{shown_as}: expected a whole number from {least} on")
-    if name == "temperature" and isinstance(value, (int, float)) and value <= 0:
-        raise ConfigError(f"{shown_as}: expected a number above 0; the greedy completion is measured anyway")
-    if name == "top_p" and isinstance(value, (int, float)) and not 0 < value <= 1:
-        raise ConfigError(f"{shown_as}: expected a number above 0 and at most 1, which draws from all tokens")
+    if name in _RANGES and isinstance(value, (int, float)) and not _RANGES[name][0](value):
+        raise ConfigError(f"{shown_as}: expected {_RANGES[name][1]}")
     if name == "verifier" or default is None or value is None or _is_interpolation(default) or _is_interpolation(value):
         return  # a verifier is a name or a node, which `component.verifier` checks
     if not schema.has_type(value, type(default)):

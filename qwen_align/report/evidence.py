@@ -153,10 +153,8 @@ def audits(evidence: Evidence) -> dict[str, Metrics]:
     for name, summary in evidence.policies.items():
         if audit := numeric(summary.audit):
             found[name] = {key: value for key, value in summary.metrics.items() if key == "truncated"} | audit
-    for one in evidence.stages:
-        if rollouts := one.train.get("rollouts"):
-            found[f"{one.stage.label}, last rollouts"] = rollouts
-    return found
+    rollouts = {f"{one.stage.label}, last rollouts": one.train.get("rollouts") for one in evidence.stages}
+    return found | {name: value for name, value in rollouts.items() if value}
 
 
 def warnings(evidence: Evidence) -> list[tuple[str, str, str]]:

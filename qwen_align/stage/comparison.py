@@ -25,13 +25,14 @@ Compose = Callable[[list[str]], Composed]  # overrides as they are typed -> what
 def resolve(composed: Composed, compose: Compose) -> list[Stage]:
     """The stages of a command line in the order they run, those behind its policies first, all checked."""
     method = composed.job.method
-    if "policies" not in method:
-        return _resolved(composed, {}, [])
-    if method.rows:
-        check_claims(method)
     stages: list[Stage] = []
     made: dict[str, Path] = {}
     policies: dict[str, Stage] = {}
+    if "policies" not in method:
+        _extend(stages, composed, policies)
+        return stages
+    if method.rows:
+        check_claims(method)
     for name, overrides in method.named.items():
         made[name] = _add(stages, name, _with(composed, compose, name, overrides, made)).folder
     for name, row in method.rows.items():
@@ -44,8 +45,8 @@ def resolve(composed: Composed, compose: Compose) -> list[Stage]:
             policies[label] = _add(stages, label, of_row)
     for name, overrides in method.policies.items() if not method.rows else ():
         policies[name] = _add(stages, name, _with(composed, compose, name, overrides, made))
-    own = _resolved(composed, policies, stages)
-    return [*stages, *(stage for stage in own if stage not in stages)]
+    _extend(stages, composed, policies)
+    return stages
 
 
 @contextmanager
@@ -73,15 +74,13 @@ def _with(composed: Composed, compose: Compose, name: str, overrides: Sequence[s
 def _add(stages: list[Stage], name: str, composed: Composed) -> Stage:
     """Put the stages of a policy among those of the plan; returns the one that makes it."""
     with _named(name):
-        found = _resolved(composed, {}, stages)
-    stages += [stage for stage in found if stage not in stages]
+        return _extend(stages, composed, {})
+
+
+def _extend(stages: list[Stage], composed: Composed, policies: dict[str, Stage]) -> Stage:
+    found = plan.resolve(composed, policies, stages)
+    for stage in (new := [stage for stage in found if stage not in stages]):
+        with stage.buildable() as job:
+            check.stage(job, stage.choices)
+    stages += new
     return found[-1]
-
-
-def _resolved(composed: Composed, policies: dict[str, Stage], known: Sequence[Stage]) -> list[Stage]:
-    found = plan.resolve(composed, policies, known)
-    for stage in found:
-        if stage not in known:
-            with stage.buildable() as job:
-                check.stage(job, stage.choices)
-    return found

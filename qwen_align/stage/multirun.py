@@ -59,8 +59,7 @@ def name_of(overrides: Sequence[str]) -> str:
     given = {key: value for key, _, value in (text.lstrip("+").partition("=") for text in overrides)}
     if given.get("name"):
         return given["name"]
-    uncounted = ("-", "hydra", "force=", "plan=", "runs_dir=", "workers=")
-    counted = sorted(text for text in overrides if not text.startswith(uncounted))
+    counted = sorted(t for t in overrides if not t.startswith(("-", "hydra", "force=", "plan=", "runs_dir=", "workers=")))
     return f"{given.get('sweep', 'sweep')}-{hashlib.sha256(shlex.join(counted).encode()).hexdigest()[:8]}"
 
 

@@ -107,9 +107,8 @@ def results(stages: Sequence[Stage], ended: dict[str, str]) -> str:
 
 def next_command(last: Stage, overrides: Sequence[str]) -> str:
     """The command that people go on with: the method's `next`, with {folder} and {best} in place of run folders."""
-    dropped, kept = {"method", "plan", "force"}, []
-    if not preflight.loads_a_policy(last.job):
-        dropped.add("generator")  # a stage that trains measures its own policy
+    kept, dropped = [], {"method", "plan", "force"}
+    dropped |= set() if preflight.loads_a_policy(last.job) else {"generator"}  # a stage that trains measures its own policy
     for text in overrides:
         group = text.partition("=")[0].partition(".")[0]
         if group == "init" or text.startswith("method."):  # of a stage on the way from now on

@@ -35,7 +35,7 @@ def started(monkeypatch):
     """The stages that would have run, none of which does."""
     found = []
 
-    def no_child(folder, hardware, lock, shown):
+    def no_child(folder, hardware, lock, shown, server):
         found.append(run_folder.read_json(folder / "run.json")["method"])
         raise ConfigError("nothing runs in this test")
 
