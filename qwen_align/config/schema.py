@@ -10,10 +10,9 @@ from typing import Any
 
 from qwen_align.config import source_code
 
-_WHOLE = (
-    "the trainer's log-probs are those of the whole distribution, so sampling from a part of it biases the gradient; "
-    "evaluation.top_p and evaluation.top_k are free"
-)
+_BIAS = "the trainer's log-probs are those of the whole distribution, so sampling from a part of it biases the gradient"
+_WHOLE = f"{_BIAS}; evaluation.top_p and evaluation.top_k are free"
+_COUNTS = ("max_completion_length", "max_length", "per_device_train_batch_size", "num_iterations")
 # Fields whose nonsense TRL accepts without a word: (test, what would be right).
 _RANGES = {
     "top_p": (lambda v: v == 1, f"1: {_WHOLE}"),
@@ -22,10 +21,7 @@ _RANGES = {
     "num_generations": (lambda v: v >= 2, "a whole number from 2 on: an advantage needs siblings to compare with"),
     **dict.fromkeys(("learning_rate", "beta", "weight_decay"), (lambda v: v >= 0, "a number from 0 on")),
     **dict.fromkeys(("temperature", "save_steps", "logging_steps"), (lambda v: v > 0, "a number above 0")),
-    **dict.fromkeys(
-        ("max_completion_length", "max_length", "per_device_train_batch_size", "num_iterations"),
-        (lambda v: v > 0, "a whole number from 1 on"),
-    ),
+    **dict.fromkeys(_COUNTS, (lambda v: v > 0, "a whole number from 1 on")),
 }
 _CHOICES = {"vllm_mode": ("server", "colocate")}
 

@@ -36,7 +36,7 @@ def write(folder: Path, stages: list[Stage]) -> None:
     content = [*(tables.sections(table) if table else []), *sections.of_job(evidence, folder, drawn)]
     plots = {name: base64.b64encode((folder / name).read_bytes()).decode() for name in drawn}
     summary = " ".join([sections.summary_text(evidence), *([tables.summary(table)] if table else [])])
-    write_pages(folder, "report", title, summary, content, plots)
+    write_pages(folder / "report", title, summary, content, plots)
     if table:
         tables.print_table(table)
         run_folder.write_json(folder / "tables.json", table)

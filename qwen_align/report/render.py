@@ -63,10 +63,8 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-def write_pages(
-    folder: Path, stem: str, title: str, summary: str, sections: list[Section], plots: dict[str, str] | None = None
-) -> None:
-    """Write stem.html and stem.md without empty sections; plots are PNG files by name, base64."""
+def write_pages(path: Path, title: str, summary: str, sections: list[Section], plots: dict[str, str] | None = None) -> None:
+    """Write path.html and path.md without empty sections; plots are PNG files by name, base64."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent)
@@ -77,4 +75,4 @@ def write_pages(
     for suffix in ("html", "md"):
         page = templates.get_template(f"report.{suffix}.jinja")
         text = page.render(title=title, summary=summary, sections=filled, plots=plots or {})
-        run_folder.write_text(folder / f"{stem}.{suffix}", text)
+        run_folder.write_text(path.with_name(f"{path.name}.{suffix}"), text)

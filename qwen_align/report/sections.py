@@ -64,10 +64,10 @@ def difference_text(pair: Difference) -> str:
     sentences += [f"{name}, within noise, since the 95 % interval includes 0: {', '.join(within)}."] if within else []
     for n, key in list(best_of(found).items())[-1:]:
         if (found.get("pass@1"), found[key]) == ("higher", "lower"):
-            sentences.append(
+            sentences += [
                 f"So {pair.after} sharpens: one of its samples is right more often than one from {pair.before}, but {n} "
                 f"together solve fewer problems. With {n} samples and the verifier, {pair.before} is the better choice."
-            )
+            ]
     return " ".join(sentences)
 
 
@@ -200,12 +200,11 @@ def of_job(evidence: Evidence, folder: Path, plots: Iterable[str]) -> Iterator[S
     scores = evidence.last.recorded
     own = "The file's own. They differ in correctness where one of file and verifier says correct, else in form."
     yield Section("Recorded scores", own, _metrics({"recorded": numeric(scores)}))
-    listed: list[Row] = [
-        [str(d["problem"]), str(d["sample"]), f"{d['recorded']:g}", d["ours"].replace("_", " "), d["answer"]]
-        for d in scores.get("first_differences", [])
-    ]
-    head = ["problem", "sample", "recorded", "here", "answer"]
-    yield Section("Differences from recorded scores", "At most 20; correctness comes first.", [head, *listed])
+    listed: list[Row] = [["problem", "sample", "recorded", "here", "answer"]]
+    for d in scores.get("first_differences", []):
+        verdicts = [f"{d['recorded']:g}", d["ours"].replace("_", " ")]
+        listed.append([str(d["problem"]), str(d["sample"]), *verdicts, d["answer"]])
+    yield Section("Differences from recorded scores", "At most 20; correctness comes first.", listed)
     for title, name, note in (("Best-of-N", "best_of_n.png", band), ("Reward", "reward.png", ""), ("Loss", "loss.png", "")):
         yield Section(title, note, plot=name if name in plots else None)
     yield Section("Sample completions", spread, samples=_samples(evidence.last.stage.folder))

@@ -135,6 +135,6 @@ def write(folder: Path, path: str, command: str) -> list[Job]:
         link = Link(Path(there).name, f"{there}/report.html") if there else ""
         listed.append([str(job.number), own[job.number], job.state, link])
     of_jobs = [Section("Not finished", table=failed), Section("Jobs", f"Command: {command}.", listed)]
-    write_pages(folder, "sweep", folder.name, summary(jobs), [Section("Results", INTERVAL, [*cells]), *of_jobs])
+    write_pages(folder / "sweep", folder.name, summary(jobs), [Section("Results", INTERVAL, [*cells]), *of_jobs])
     print(f"\nsweep: {short_path(folder / 'sweep.html')}", flush=True)
     return jobs

@@ -73,7 +73,6 @@ class Stage:
 
     @property
     def trains_reward(self) -> bool:
-        """Whether it trains the group `reward` in place of the policy."""
         return fingerprint.trains_reward(self.config.get("method", {}))
 
     @property
@@ -172,15 +171,16 @@ class _Resolver:
     def _settings(self, method: str | None, reward_node: dict[str, Any] | None) -> dict[str, Any]:
         """The job's settings, of another method or for another reward where one is given."""
         job, found = self.composed.job, {}
-        stages: Any = OmegaConf.to_container(job.stages, resolve=False) if method else {}
-        changed = {"method": groups.merged(groups.read("method", method), stages.get(method) or {})} if method else {}
-        changed |= {"reward": reward_node} if reward_node else {}
-        own = {key: job[key] for key in changed}
+        changed = {"reward": reward_node} if reward_node else {}
+        if method:
+            own: Any = OmegaConf.to_container(job.stages.get(method) or OmegaConf.create(), resolve=False)
+            changed["method"] = groups.merged(groups.read("method", method), own)
+        before = {key: job[key] for key in changed}
         with flag_override(job, "no_deepcopy_set_nodes", True):  # a copy of the whole job at each stage takes long
             job.update(changed)
             for key in [str(key) for key in job if key not in _PLAN_KEYS]:
                 found[key] = OmegaConf.to_container(job[key], resolve=True) if OmegaConf.is_config(job[key]) else job[key]
-            job.update(own)
+            job.update(before)
         return found
 
     def _run_at(self, key: str, path: Path, product: str) -> Stage | None:

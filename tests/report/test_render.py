@@ -10,7 +10,7 @@ from qwen_align.report.render import Answer, Link, Section, formatted, write_pag
 
 
 def written(folder, *sections: Section) -> tuple[str, str]:
-    write_pages(folder, "report", "a title", "a summary", list(sections))
+    write_pages(folder / "report", "a title", "a summary", list(sections))
     return page(folder, "report.html"), page(folder)
 
 
