@@ -74,6 +74,24 @@ def test_a_factory_of_trl_trains_on_token_ids(run, start):
     assert code == 0, said
 
 
+LIBRARIES = """
+def known(completions, **kwargs):
+    import matplotlib.figure, pandas, scipy.optimize, scipy.stats, sympy, wandb.sdk.wandb_settings
+    low = scipy.optimize.minimize_scalar(lambda x: (x - 2) ** 2).x
+    assert abs(low - 2) < 1e-6 and sympy.Integer(2) + 1 == 3 and wandb.Settings(mode="offline").mode == "offline"
+    frame = pandas.DataFrame({"length": [float(len(completion[0]["content"])) for completion in completions]})
+    assert matplotlib.figure.Figure() and scipy.stats.norm.cdf(0.0) == 0.5
+    return list(frame["length"] * 0.01)
+"""
+
+
+def test_a_users_reward_imports_what_a_stage_defers(run, start):
+    (start / "libraries.py").write_text(LIBRARIES)
+    code, said = run(*TINY, "name=null", "method=rloo", "init=base", "reward._target_=libraries.py:known")
+    assert code == 0, said
+    assert "rewards/known/mean" in logged(last(start, "rloo"))
+
+
 def test_a_users_function_and_yaml_drive_rloo(run, start):
     code, said = run("--config-dir", "my_conf", *TINY, "name=null", "method=rloo", "reward=short")
     assert code == 0, said

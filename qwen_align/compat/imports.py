@@ -25,6 +25,7 @@ from typing import Any
 class _Deferred:
     standing_in: dict[str, Any]
     afterwards: Callable[[ModuleType], None]
+    loader: Any = None
     lock: Any = field(default_factory=threading.RLock)
     running: bool = False
 
@@ -32,20 +33,65 @@ class _Deferred:
 class _AtFirstUse(ModuleType):
     """A module that has not run yet."""
 
-    def __init__(self, spec: ModuleSpec, deferred: _Deferred) -> None:
-        super().__init__(spec.name)
-        self.__spec__, self.__loader__, self.__file__, self.__package__ = spec, spec.loader, spec.origin, spec.parent
-        if spec.submodule_search_locations is not None:
-            self.__path__ = spec.submodule_search_locations  # `from X import Y` asks for it
-        self.__dict__.update(deferred.standing_in, _deferred=deferred)
-
     def __getattr__(self, name: str) -> Any:
-        if name == "__path__":
+        if name == "__path__":  # `from X import Y` asks each module for it
             raise AttributeError("not a package")
         run(self)
         if "_deferred" in self.__dict__:  # asked for by what it imports itself
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(self, name)
+
+
+class _Loader(Loader):
+    """Makes a module that runs at its first use."""
+
+    def __init__(self, deferred: _Deferred) -> None:
+        self.deferred = deferred
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None  # as any other
+
+    def exec_module(self, module: ModuleType) -> None:
+        _waiting.pop(module.__name__, None)
+        module.__dict__.update(self.deferred.standing_in, _deferred=self.deferred)
+        module.__class__ = _AtFirstUse
+
+
+class _Imported(Loader):
+    """Finds what is imported already."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.spec
+
+
+_waiting: dict[str, _Deferred] = {}  # by name, until somebody imports it
+
+
+class _Finder:
+    """Comes before Python's own finders."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if deferred := _waiting.get(name):
+            spec = PathFinder.find_spec(name, path)
+            if spec is not None:
+                deferred.loader, spec.loader = spec.loader, _Loader(deferred)
+            return spec
+        parent = sys.modules.get(name.rpartition(".")[0])
+        if parent is None or "_deferred" not in parent.__dict__ or parent.__dict__["_deferred"].running:
+            return None
+        run(parent)  # before a module inside of it, which may be imported on the way
+        if (module := sys.modules.get(name)) is None:
+            return None
+        # Python takes the module's own spec then, and would run its code a second time.
+        module.__spec__ = spec = ModuleSpec(name, _Imported(module), is_package=hasattr(module, "__path__"))
+        return spec
 
 
 def run(module: ModuleType) -> None:
@@ -58,12 +104,13 @@ def run(module: ModuleType) -> None:
     with deferred.lock:
         if "_deferred" not in module.__dict__ or deferred.running:
             return
-        spec, deferred.running = module.__spec__, True
-        assert spec is not None and spec.loader is not None
+        deferred.running, spec = True, module.__spec__
+        assert spec is not None
+        spec.loader = module.__loader__ = deferred.loader
         for name in deferred.standing_in:
             del module.__dict__[name]
         try:
-            spec.loader.exec_module(module)
+            deferred.loader.exec_module(module)
         except BaseException:
             deferred.running = False
             module.__dict__.update(deferred.standing_in)
@@ -73,49 +120,10 @@ def run(module: ModuleType) -> None:
         module.__class__ = ModuleType
 
 
-class _Submodules:
-    """Runs a module before one inside of it is imported, which may be imported on the way."""
-
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        parent = sys.modules.get(name.rpartition(".")[0])
-        if parent is None or "_deferred" not in parent.__dict__:
-            return None
-        run(parent)
-        module = sys.modules.get(name)
-        return ModuleSpec(name, _Imported(module), is_package=hasattr(module, "__path__")) if module else None
-
-
-class _Imported(Loader):
-    """A loader of what is imported already."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self.module, self.spec = module, module.__spec__
-
-    def create_module(self, _: ModuleSpec) -> ModuleType:
-        return self.module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self.spec
-
-
 def _defer(name: str, afterwards: Callable[[ModuleType], None] = lambda _: None, **standing_in: Any) -> None:
-    """Let a module run at its first use, if it is installed and nothing has imported it yet."""
-    parent, _, child = name.rpartition(".")
-    spec = None if name in sys.modules else PathFinder.find_spec(name, _search_path(parent))
-    if spec is not None:
-        sys.modules[name] = module = _AtFirstUse(spec, _Deferred(standing_in, afterwards))
-        if parent in sys.modules:
-            sys.modules[parent].__dict__.setdefault(child, module)
-
-
-def _search_path(package: str) -> Sequence[str] | None:
-    """Where a package's modules lie, without importing it; None for what belongs to none."""
-    if not package:
-        return None
-    known = sys.modules.get(package)
-    spec = known.__spec__ if known else PathFinder.find_spec(package, _search_path(package.rpartition(".")[0]))
-    return (spec and spec.submodule_search_locations) or []
+    """Let a module run at its first use, unless it is imported already."""
+    if name not in sys.modules:
+        _waiting[name] = _Deferred(standing_in, afterwards)
 
 
 def _real(module: str, name: str) -> Callable[..., Any]:
@@ -134,8 +142,8 @@ class _None:
 
 def _dynamo(name: str) -> Any:
     """A name of torch._dynamo, None until it has run."""
-    module = sys.modules["torch._dynamo"]
-    return None if "_deferred" in module.__dict__ else getattr(module, name)
+    module = sys.modules.get("torch._dynamo")
+    return None if module is None or "_deferred" in module.__dict__ else getattr(module, name)
 
 
 def _disable(fn: Any = None, recursive: bool = True, **options: Any) -> Any:
@@ -268,8 +276,8 @@ def defer() -> None:
     """Before anything heavy is imported, in a process that trains or samples alone."""
     importlib.metadata.packages_distributions = _Distributions
     _read_models_once()
-    if _Submodules not in sys.meta_path:
-        sys.meta_path.insert(0, _Submodules)
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
     _defer("wandb", run=None)
     for name, function in {"scipy.optimize": "linear_sum_assignment", "scipy.stats": "bootstrap"}.items():
         _defer(name, **{function: _real(name, function)})

@@ -22,10 +22,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from qwen_align.stage.text import print_once
-
 _BECOME_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: an orphan among what this process started becomes its child
 _MESSAGE = 65536
+_FIRST, _LATER = "qwen_align.method.fit", ("qwen_align.metric.pass_at_k", "scipy.stats", "sympy")  # of any stage
 
 
 class Forked:
@@ -59,7 +58,7 @@ class ForkServer:
 
     def __init__(self, environment: dict[str, str], modules: Iterable[str]) -> None:
         ctypes.CDLL(None).prctl(_BECOME_SUBREAPER, 1)
-        self._key = (environment, os.getcwd())
+        self._key, self._closed = (environment, os.getcwd()), False
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, tempfile.TemporaryFile() as said:
             self._process = subprocess.Popen(
@@ -73,7 +72,7 @@ class ForkServer:
 
     def fork(self, folder: Path, environment: dict[str, str], lock: int) -> Forked | None:
         """A process for the stage of a run folder, which holds its lock too; None where it has to be a fresh one."""
-        if (environment, os.getcwd()) != self._key or self._process.poll() is not None:
+        if (environment, os.getcwd()) != self._key or self._closed:
             return None
         output, end = os.pipe()
         try:
@@ -86,19 +85,24 @@ class ForkServer:
             raise
         finally:
             os.close(end)
-        pid, reason = json.loads(reply or '[0, "it ended"]')
+        pid, reason = json.loads(reply) if reply else (0, "")
         if pid:
             return Forked(pid, output)
         os.close(output)
+        if not reply:
+            with suppress(subprocess.TimeoutExpired):
+                reason = f"it ended with exit code {self._process.wait(5)}"
         self.close()
-        print_once(f"stages start in fresh processes, for the fork server can't be used: {reason}")
+        print(f"stages start in fresh processes, not from the fork server: {reason}", flush=True)
         return None
 
     def close(self) -> None:
         """End the server; stages that it forked go on."""
+        self._closed = True
         self._socket.close()
-        self._process.kill()
-        self._process.wait()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
 
 
 def _unusable() -> str:
@@ -170,7 +174,7 @@ def main() -> int:
     worker.begin()
     worker.end_with_parent()
     imports.defer()
-    importlib.import_module(modules[0])
+    importlib.import_module(modules[0] if modules else _FIRST)
     while True:
         message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE, 2)
         if not message:
@@ -185,8 +189,8 @@ def main() -> int:
         for descriptor in descriptors:
             os.close(descriptor)
         connection.send(json.dumps([pid, reason or "no process could be made"]).encode())
-        for name in modules[1:]:  # while the first stage works
-            importlib.import_module(name)
+        for name in (*modules, *_LATER):  # while the first stage works
+            imports.run(importlib.import_module(name))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,6 @@ from qwen_align.stage.launch import INTERRUPTED, USER_ERROR, Child
 from qwen_align.stage.plan import Stage
 from qwen_align.stage.text import duration, short_path
 
-_MEASURES = "qwen_align.metric.pass_at_k"  # what a stage imports after its training
-
 
 class StageFailed(Exception):
     """Stages that did not finish; `code` is what the program exits with."""
@@ -92,7 +90,7 @@ def _fork_server(stages: Sequence[Stage]) -> ForkServer | None:
         return None
     methods = [stage.config["method"]["_target_"].rpartition(".")[0] for stage in of_server]
     ours = dict.fromkeys(name for name in methods if name.startswith("qwen_align."))  # a user's module may start threads
-    return ForkServer(launch.environment(of_server[0].job.hardware), [*(ours or [_MEASURES]), _MEASURES])
+    return ForkServer(launch.environment(of_server[0].job.hardware), ours)
 
 
 class _Schedule:

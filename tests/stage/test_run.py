@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 from processes import finish, logged, once, same_weights, start
 from tiny import TINY
@@ -22,25 +23,36 @@ LONG = (*TINY, "stages.sft.args.max_steps=80", "stages.sft.batch_size=32", "stag
 LONG += ("stages.rloo.args.save_steps=4",)
 
 
+def worker_of(stage) -> int:
+    return run_folder.read_json(stage.folder / "run.json")["pid"]
+
+
 @pytest.mark.slow
 def test_interrupted_and_killed_runs_end_with_the_weights_of_an_uninterrupted_one(tmp_path, stages_of):
     runs = tmp_path / "runs"
     sft, rloo = stages_of(*LONG, f"runs_dir={runs}", "method=rloo")
 
     first = start(runs, *LONG, "method=rloo")
+    once((sft.folder / "metrics.jsonl").is_file, first)
+    children = psutil.Process(first.pid).children()
+    (server,) = [
+        child for child in children if "qwen_align.stage.fork_server" in child.cmdline() and child.pid != worker_of(sft)
+    ]
+    server.kill()
     once(lambda: len(logged(rloo.folder, "reward")) >= 6, first)
     first.send_signal(signal.SIGTERM)
     code, output = finish(first)
     assert code == 130, output
     assert rloo.state == "interrupted"
     assert "goes on from step" in output
+    assert output.count("stages start in fresh processes, not from the fork server: it ended with exit code -9") == 1
     assert sft.state == "finished"
     sft_written = (sft.folder / "metrics.json").stat().st_mtime_ns
 
     second = start(runs, *LONG, "method=rloo")
     stopped_at = int(run_folder.checkpoints(rloo.folder)[-1].name.rpartition("-")[2])
     once(lambda: len(logged(rloo.folder, "reward")) >= stopped_at + 8, second)
-    os.kill(run_folder.read_json(rloo.folder / "run.json")["pid"], signal.SIGKILL)
+    os.kill(worker_of(rloo), signal.SIGKILL)
     code, output = finish(second)
     assert code == 1, output
     assert "ended by signal 9" in output
@@ -57,6 +69,7 @@ def test_interrupted_and_killed_runs_end_with_the_weights_of_an_uninterrupted_on
     shutil.copytree(sft.folder, other / sft.folder.name)
     code, output = finish(start(other, *LONG, "method=rloo"))
     assert code == 0, output
+    assert "fresh processes" not in output, "its one stage was forked, the others ran in fresh processes too"
     assert same_weights(other / rloo.folder.name, rloo.folder)
 
 
