@@ -22,7 +22,7 @@ from qwen_align.errors import ConfigError
 Conversation = str | list[dict[str, str]]
 Columns = Mapping[str, Sequence[Any]]
 Ids = Sequence[Sequence[int]]
-LogMetric = Callable[[str, float], None]
+LogMetric = Callable[[str, float], None] | None
 SEVERAL = "qwen_align.reward.several"
 # What TRL gives beside the columns of the data.
 GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")

@@ -74,11 +74,7 @@ class RewardModel:
         return cls(**(trained | settings), folder=str(folder))
 
     def __call__(
-        self,
-        completions: Sequence[Conversation],
-        prompts: Sequence[Conversation],
-        log_metric: LogMetric | None = None,
-        **_: Any,
+        self, completions: Sequence[Conversation], prompts: Sequence[Conversation], log_metric: LogMetric = None, **_: Any
     ) -> list[float]:
         """One score a completion."""
         values = self.score(prompts, [text_of(completion) for completion in completions])

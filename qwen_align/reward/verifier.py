@@ -36,11 +36,7 @@ class VerifierReward:
         self.values = {"correct": correct, "wellformed_wrong": wellformed_wrong, "malformed": malformed}
 
     def __call__(
-        self,
-        completions: Sequence[Conversation],
-        prompts: Sequence[Conversation],
-        log_metric: LogMetric | None = None,
-        **columns: Any,
+        self, completions: Sequence[Conversation], prompts: Sequence[Conversation], log_metric: LogMetric = None, **columns: Any
     ) -> list[float | None]:
         """One value a completion; `columns` hold what the verifier reads."""
         timeouts = self.verifier.timeouts
