@@ -16,18 +16,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qwen_align.bench import budget
-from qwen_align.method import reference
-from qwen_align.method.fit import free_memory
+from qwen_align.compat import imports
 from qwen_align.stage import worker
 
 
 def run_case(case: dict[str, Any], emit: Callable[[dict[str, Any]], None], asked: Callable[[], bool]) -> None:
     """Train until `asked`; RuntimeError where the run ends by itself."""
+    from qwen_align.bench import budget
+    from qwen_align.method import reference
+    from qwen_align.method.fit import free_memory
+
     folder = Path(case.get("folder", ""))
     if "folder" in case:  # a process before this one may have left them
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         (folder / reference.FILE).unlink(missing_ok=True)
+    emit({"peak_flops": budget.peak_flops()})
+    free_memory()
     budget.reset_peak_memory()
     with budget.measuring(emit, asked):
         try:
@@ -56,10 +60,10 @@ def main() -> None:
             return True
         return False
 
+    if "folder" in cases[0]:
+        imports.defer()  # as the worker does before anything else
     for case in cases:
-        emit({"peak_flops": budget.peak_flops()})
         run_case(case, emit, asked)
-        free_memory()
 
 
 if __name__ == "__main__":

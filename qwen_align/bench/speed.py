@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from qwen_align.bench import start
+from qwen_align.bench import output, start
 from qwen_align.bench.growth import of_sampling, of_steps
 from qwen_align.bench.row import Row
 from qwen_align.bench.training import Job, Prepared, compared
@@ -22,7 +22,8 @@ from qwen_align.hardware import has_gpu
 
 MIDDLE = (
     "model.hidden_size=512", "model.num_hidden_layers=8", "model.intermediate_size=1024", "model.num_attention_heads=8",
-    "model.num_key_value_heads=8", "max_completion_length=128", "method.prompts_per_step=8",
+    "model.num_key_value_heads=8", "max_completion_length=128", "method.prompts_per_step=4",
+    "method.args.per_device_train_batch_size=16",
 )  # fmt: skip
 FEWER = "data.problems=4000"  # than the quickstart's: both sides read all rows before their first step
 RLOO = Job("rloo", ("experiment=quickstart", "method=rloo", "method.held_out_every=null", FEWER))
@@ -94,7 +95,8 @@ def run(pairs: int, parts: str | list[str], growth: bool, policy: str | None, ha
         needs_trained = {"rloo", "growth", "best_of_n"} & set(chosen)
         begin = trained_policy(folder, policy) if needs_trained else folder
         for part in tqdm(chosen, desc="speed", mininterval=1.0):
-            rows += _part(part, folder / part, begin, pairs, hardware)
+            rows += (found := _part(part, folder / part, begin, pairs, hardware))
+            tqdm.write(output.table(found))
     return rows
 
 
