@@ -27,6 +27,8 @@ def pool(monkeypatch):
     monkeypatch.setattr(math_pool, "TIME_LIMIT", 1.0)
     math_pool._reset()
     yield math_pool
+    for worker in filter(None, math_pool._places.queue):
+        math_pool._end(worker)
     math_pool._reset()
 
 
