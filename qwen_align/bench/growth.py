@@ -20,6 +20,7 @@ PROMPTS = (8, 16, 32, 64, 128)
 LENGTHS = (28, 64, 128, 256, 512)
 SIZES = {(128, 3): "0.4M", (256, 5): "3M", (384, 8): "12M", (576, 9): "30M"}  # hidden, layers -> parameters
 SAMPLES = (1, 4, 16, 64)
+AT_EACH_N = 100  # problems
 PROBLEMS = (50, 200, 800)
 _FEW = ("data.problems=2000", "method.args.per_device_train_batch_size=4096")  # problems, so that each start is short
 
@@ -87,9 +88,9 @@ def of_sampling(run: Path) -> list[Row]:
     policy = model.from_run(run)
     for _warm in range(2):
         _sampling(policy, 4, 50, rounds=1)
-    by_n = [_sampling(policy, n, PROBLEMS[0]) for n in SAMPLES]
+    by_n = [_sampling(policy, n, AT_EACH_N) for n in SAMPLES]
     by_problems = [_sampling(policy, 16, problems) for problems in PROBLEMS]
     return [
-        *with_slope(by_n, SAMPLES, [n * PROBLEMS[0] for n in SAMPLES]),
+        *with_slope(by_n, SAMPLES, [n * AT_EACH_N for n in SAMPLES]),
         *with_slope(by_problems, PROBLEMS, [16 * problems for problems in PROBLEMS]),
     ]
