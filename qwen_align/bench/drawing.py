@@ -10,16 +10,8 @@ _COLOURS = ("#0072B2", "#56B4E9", "#CC79A7", "#F0E442", "#009E73", "#D55E00", "#
 
 
 def series(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows with a point, a list for each series: its points rise."""
-    found: list[list[Row]] = []
-    last: Row | None = None
-    for row in rows:
-        if row.point is not None:
-            if last is None or last.point is None or row.point <= last.point or row.unit != last.unit:
-                found.append([])
-            found[-1].append(row)
-        last = row
-    return found
+    """The rows of each series, in their order."""
+    return [[row for row in rows if row.series == name] for name in dict.fromkeys(row.series for row in rows if row.series)]
 
 
 def _bars(axes: Any, rows: Sequence[Row]) -> None:

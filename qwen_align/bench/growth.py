@@ -38,7 +38,9 @@ def with_slope(rows: list[Row], x: Sequence[float], work: Sequence[float]) -> li
     theirs = slope(x, [n / row.theirs for n, row in zip(work, rows, strict=True)])
     grows = f"over the series seconds grow as x^{ours:.2f} and x^{theirs:.2f}"
     note = f"{rows[-1].note}; {grows}" if rows[-1].note else grows
-    points = [replace(row, point=float(at), units=float(n)) for row, at, n in zip(rows, x, work, strict=True)]
+    points = [
+        replace(row, series=rows[0].name, point=float(at), units=float(n)) for row, at, n in zip(rows, x, work, strict=True)
+    ]
     return [*points[:-1], replace(points[-1], note=note)]
 
 

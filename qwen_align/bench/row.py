@@ -27,7 +27,8 @@ class Row:
     rounds: int
     note: str = ""
     details: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a training step: ours and theirs
-    point: float | None = None  # where the row stands in a series
+    series: str = ""  # the name of the first row of the series that it belongs to
+    point: float | None = None  # where the row stands in it
     units: float = 0.0  # of the work that one point is
 
 

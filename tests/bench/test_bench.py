@@ -56,14 +56,17 @@ def test_the_budget_of_each_side_is_a_line_of_its_own(written):
 
 
 def test_budgets_and_series_are_drawn(tmp_path):
-    series = [a_row(f"{x} prompts", point=float(x), units=8.0 * x) for x in (8, 16)]
+    series = [a_row(f"{x} prompts", series="8 prompts", point=float(x), units=8.0 * x) for x in (8, 16)]
     output.drawing.draw(tmp_path, "speed", [a_row(details={"ours": of_side(), "theirs": of_side()}), *series])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["speed-budget.png", "speed-growth.png"]
 
 
-def test_a_point_that_does_not_rise_begins_another_series():
-    points = [a_row(str(x), point=x) for x in (8.0, 16.0, 4.0, 8.0)]
-    assert [len(series) for series in output.drawing.series([a_row(), *points])] == [2, 2]
+def test_rows_of_two_series_are_two_curves():
+    points = [a_row(str(x), series=name, point=x) for name in ("length", "size") for x in (8.0, 16.0)]
+    assert [[row.series for row in curve] for curve in output.drawing.series([a_row(), *points])] == [
+        ["length"] * 2,
+        ["size"] * 2,
+    ]
 
 
 def test_a_row_is_compared_with_the_baseline_of_its_name():
