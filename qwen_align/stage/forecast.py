@@ -23,7 +23,7 @@ from qwen_align.stage.memory import Architecture, Training
 from qwen_align.stage.plan import Stage
 
 GB = 1e9
-_PROCESS = 0.70 * GB  # Python with torch and TRL, on a CPU
+_PROCESS = 0.50 * GB  # Python with torch and TRL, on a CPU
 _CUDA = 0.60 * GB
 _PER_CORE = 25e9  # operations a second: assumed of a CPU core in fp32
 _UNKNOWN_PROMPT = 256  # tokens
