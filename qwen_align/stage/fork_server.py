@@ -60,11 +60,11 @@ class ForkServer:
         ctypes.CDLL(None).prctl(_BECOME_SUBREAPER, 1)
         self._key, self._closed = (environment, os.getcwd()), False
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, tempfile.TemporaryFile() as said:
+        with theirs, tempfile.TemporaryFile() as printed:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, *modules],
                 stdin=theirs.fileno(),
-                stdout=said,
+                stdout=printed,
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
@@ -150,14 +150,14 @@ def _adopt(program: int, output: int) -> None:
     """Become a stage: with its output, and the program for a parent."""
     from qwen_align.stage import worker
 
-    said = os.pread(1, _MESSAGE, 0)  # while the server imported
+    printed = os.pread(1, _MESSAGE, 0)  # while the server imported
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     os.close(output)
     with suppress(BrokenPipeError):
-        os.write(1, said)
+        os.write(1, printed)
     _seed_anew()
     deadline = time.monotonic() + 10
     while os.getppid() != program and time.monotonic() < deadline:
