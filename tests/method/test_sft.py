@@ -67,8 +67,8 @@ def test_packed_rows_do_not_see_each_other(tmp_path, attention):
         network, tokenizer = from_scratch("Numbers target", 20, **shape, intermediate_size=48)
         network.set_attn_implementation(attention)
         args = SFTConfig(
-            output_dir=str(tmp_path), max_steps=1, use_cpu=True, bf16=False, report_to=[], save_strategy="no", disable_tqdm=True,
-            activation_checkpointing=False, per_device_train_batch_size=16, max_length=32, logging_steps=1, packing=packing,
+            output_dir=str(tmp_path), max_steps=1, use_cpu=True, bf16=False, report_to=[], save_strategy="no", max_length=32,
+            disable_tqdm=True, activation_checkpointing=False, per_device_train_batch_size=16, logging_steps=1, packing=packing,
         )  # fmt: skip
         rows = Dataset.from_dict({"input_ids": ids, "labels": ids})
         speed = {"by_length": True, "completion_head": True}
