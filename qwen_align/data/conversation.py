@@ -19,7 +19,15 @@ Row = partial[dict[str, Any]]  # of a record
 
 
 class BadRow(Exception):
-    """What is wrong with one row."""
+    """What is wrong with one row: the reason, the same for all such rows, and the value that has it."""
+
+    def __init__(self, reason: str, *value: Any) -> None:
+        super().__init__(reason, *value)
+        self.reason, self.value = reason, value
+
+    def __str__(self) -> str:
+        shown = repr(self.value[0]) if self.value else ""
+        return f"{self.reason}: {shown[:60]}{'...' if len(shown) > 60 else ''}" if shown else self.reason
 
 
 def messages(value: Any, column: str, role: str) -> Messages:
@@ -29,12 +37,12 @@ def messages(value: Any, column: str, role: str) -> Messages:
     if value is None or isinstance(value, str) or value == []:
         raise BadRow(f"{column} is empty")
     if not isinstance(value, list):
-        raise BadRow(f"{column} is neither text nor messages")
+        raise BadRow(f"{column} is neither text nor messages", value)
     for message in value:
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise BadRow(f"{column} holds something that is no message with role and content")
+            raise BadRow(f"{column} holds something that is no message with role and content", message)
     if role == "assistant" and value[-1]["role"] != "assistant":
-        raise BadRow(f"{column} does not end with the assistant's message")
+        raise BadRow(f"{column} does not end with the assistant's message", value[-1])
     if not value[-1]["content"].strip():
         raise BadRow(f"{column} ends with an empty message")
     return [{"role": message["role"], "content": message["content"]} for message in value]
@@ -77,7 +85,7 @@ def preference(prompt: Any, chosen: Any, rejected: Any, names: tuple[str, str, s
     if not good or not bad:
         raise BadRow(f"{names[1]} or {names[2]} holds the prompt and no answer")
     if good == bad:
-        raise BadRow(f"{names[1]} and {names[2]} are the same")
+        raise BadRow(f"{names[1]} and {names[2]} are the same", good[-1]["content"])
     return {"prompt": question, "chosen": good, "rejected": bad}
 
 
@@ -88,7 +96,7 @@ def _converted(row: Row, names: list[str], batch: dict[str, list[Any]]) -> dict[
         try:
             found.append(row(dict(zip(batch, values, strict=True))))
         except BadRow as error:
-            found.append({"reason": str(error)})
+            found.append({"reason": error.reason})
     return {name: [made.get(name) for made in found] for name in (*names, "reason")}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import files, local, settings
-from qwen_align.data.conversation import completion_of, dataset, prompt_of
+from qwen_align.data.conversation import BadRow, completion_of, dataset, prompt_of
 from qwen_align.errors import ConfigError
 from qwen_align.verifier.countdown import COLUMNS
 
@@ -100,24 +100,29 @@ def ask(prompt: str, numbers: Sequence[int], target: int) -> list[dict[str, str]
     return [{"role": "user", "content": prompt.format(numbers=" ".join(map(str, numbers)), target=target)}]
 
 
+def _demonstration(held_out: Callable[[Sequence[int]], bool], record: files.Record) -> files.Record:
+    found = local.conversation("demonstrations", record, {})
+    own = {name: files.cell(record, name, reader) for name, reader in COLUMNS.items() if record.get(name) is not None}
+    if own.get("nums") and held_out(own["nums"]):
+        raise BadRow("asks for numbers that the evaluation view has", own["nums"])
+    return dict.fromkeys(COLUMNS) | own | {"prompt": prompt_of(found), "completion": completion_of(found)}
+
+
+def extra_file(path: str | None, held_out: Callable[[Sequence[int]], bool]) -> Iterator[files.File]:
+    """The file of `data.extra`, if there is one."""
+    if path is not None:
+        yield files.File("data.extra", Path(path).expanduser(), partial(_demonstration, held_out))
+
+
 def extra_demonstrations(path: str | None, held_out: Callable[[Sequence[int]], bool]) -> list[dict[str, Any]]:
     """The rows of `data.extra`, read as `data=local` reads demonstrations; ConfigError where one asks a held-out problem.
 
     Each has prompt, completion, and nums and target or None. Left out: other columns; weights; to mix more of it, repeat rows.
     """
-    if path is None:
+    rows: list[dict[str, Any]] = [row for file in extra_file(path, held_out) for row in files.read(file).to_list()]
+    if not rows:
         return []
-
-    def demonstration(record: files.Record) -> files.Record:
-        found = local.conversation("demonstrations", record, {})
-        own = {name: files.cell(record, name, reader) for name, reader in COLUMNS.items() if record.get(name) is not None}
-        return dict.fromkeys(COLUMNS) | own | {"prompt": prompt_of(found), "completion": completion_of(found)}
-
-    rows: list[dict[str, Any]] = files.read("data.extra", Path(path).expanduser(), demonstration).to_list()
     print(f"data.extra={path}: {len(rows)} demonstrations are mixed in", flush=True)
-    for number, row in enumerate(rows, 1):
-        if row["nums"] and held_out(row["nums"]):
-            raise ConfigError(f"data.extra={path}: row {number} asks for {row['nums']}: the evaluation view has these numbers")
     return rows
 
 
@@ -143,6 +148,10 @@ class Countdown:
         files.check("data.extra", self.extra)
         for key in ("count", "numbers", "target"):
             settings.check_bounds(key, getattr(self, key), low=1, high=6 if key == "count" else None)
+
+    def files(self) -> Iterator[files.File]:
+        """The user's file."""
+        return extra_file(self.extra, partial(is_held_out, share=self.held_out))
 
     def _problems(self, held_out: bool) -> Iterator[dict[str, Any]]:
         """prompt, nums, target."""

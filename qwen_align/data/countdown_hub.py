@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_align.data import files, settings
 from qwen_align.data.conversation import BadRow, Messages, preference, prompt_key, usable_rows
-from qwen_align.data.countdown import ask, extra_demonstrations, is_held_out
+from qwen_align.data.countdown import ask, extra_demonstrations, extra_file, is_held_out
 from qwen_align.errors import ConfigError
 from qwen_align.hub.rows import Source, load
 
@@ -124,6 +124,10 @@ class CountdownHub:
             raise ConfigError(f"data.held_out={self.held_out}: {view}; expected 0, or data.evaluation_split=null")
         if not self.evaluation_split:
             settings.check_held_out(self.held_out)
+
+    def files(self) -> Iterator[files.File]:
+        """The user's file; numbers of a split are compared once that is read."""
+        return extra_file(self.extra, (lambda nums: False) if self.evaluation_split else self._held_out())
 
     def _source(self, view: str, *splits: str) -> Source:
         return Source(f"data.{view}_name", getattr(self, f"{view}_name"), splits=splits or ("train",))

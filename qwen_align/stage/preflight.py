@@ -4,8 +4,10 @@ A stage may start hours after the command, so the parent looks at every model, t
 where the cache has all). What a stage of the same plan will make is left out, as is what only a scorer over HTTP would load.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from qwen_align import data, reward, run_folder
 from qwen_align.config import component, groups, source_code
 from qwen_align.config.job import Job, plain
+from qwen_align.data.check import report
 from qwen_align.generator import brings_problems
 from qwen_align.hub import files, model, rows
 from qwen_align.hub.model import Model
@@ -30,6 +33,26 @@ def require(stages: Sequence[Stage]) -> None:
             print_once(model.pickle_notice(wanted, pickle))
     for source in dict.fromkeys(found for stage in stages for found in sources(stage)):
         rows.require(source)
+
+
+def local_files(stages: Sequence[Stage]) -> list[str]:
+    """A line for each file of the user's that these stages read, once all of its rows are checked; raises ConfigError."""
+    lines: dict[str, None] = {}
+    for stage in stages:
+        folders = tuple(f"{other.folder}/" for other in stage.parents.others if other.state != "finished")
+        node = {k: None if folders and str(v).startswith(folders) else v for k, v in stage.config["data"].items()}
+        if source_code.is_light(node["_target_"]) and not brings_problems(stage.config["generator"]):
+            named = [Path(v).expanduser() for v in node.values() if isinstance(v, str) and "\n" not in v and len(v) < 4096]
+            stamps = [(found.st_mtime_ns, found.st_size) for path in named if path.is_file() and (found := path.stat())]
+            lines |= dict.fromkeys(_checked(json.dumps(node), str(stamps)))
+    return list(lines)
+
+
+@cache
+def _checked(node: str, stamps: str) -> tuple[str, ...]:
+    """The lines of a data node; once for all stages and jobs that have it."""
+    source = data.load(json.loads(node)).source
+    return tuple(map(report, source.files())) if hasattr(source, "files") else ()
 
 
 def _models(stage: Stage) -> Iterator[Model]:

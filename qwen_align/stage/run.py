@@ -204,9 +204,11 @@ def execute(stages: list[Stage], force: bool, overrides: list[str], workers: int
     """
     afresh = stages[-1] if force else None
     missing = [stage for stage in stages if stage.state != "finished"]
-    preflight.require([*missing, *([afresh] if afresh and afresh not in missing else [])])
+    starting = [*missing, *([afresh] if afresh and afresh not in missing else [])]
+    read = preflight.local_files(starting)
+    preflight.require(starting)
     forecast.check_disk(stages, stages[-1].folder.parent)
-    for line in summary.forecast_lines(missing):
+    for line in [*read, *summary.forecast_lines(missing)]:
         print(line, flush=True)
     schedule = _Schedule(stages, afresh, workers, shlex.join(["python", "-m", "qwen_align", *overrides]))
     try:

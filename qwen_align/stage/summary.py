@@ -18,7 +18,8 @@ def labels(stages: Sequence[Stage]) -> dict[Stage, str]:
 
 
 def print_plan(stages: list[Stage]) -> None:
-    """The stages in order, what each will do, and where; of a table its rows."""
+    """The stages in order, what each will do, and where; of a table its rows. ConfigError where a file can't be used."""
+    read = preflight.local_files([stage for stage in stages if stage.state != "finished"])
     if stages[-1].config["method"].get("rows"):
         print(_rows(stages[-1]))
     else:
@@ -31,6 +32,8 @@ def print_plan(stages: list[Stage]) -> None:
         print(table(rows))
     if lines := forecast_lines([stage for stage in stages if stage.state != "finished"]):
         print("\n" + "\n".join(lines))
+    if read:
+        print("\n" + "\n".join(read))
 
 
 def _rows(comparison: Stage) -> str:

@@ -81,7 +81,7 @@ def test_the_other_views_have_nothing_of_it(file):
 def test_a_held_out_problem_is_an_error_with_its_row(file):
     held = next(nums for a in range(1, 99) if is_held_out(nums := [a, 2, 3], 0.15))
     path = file(GOOD, GOOD | {"nums": held, "target": 6})
-    with pytest.raises(ConfigError, match=r"data\.extra=.*: row 2 asks for .* evaluation view"):
+    with pytest.raises(ConfigError, match=r"data\.extra=.*: line 2 asks for numbers that the evaluation view has"):
         countdown(path).demonstrations()
 
 

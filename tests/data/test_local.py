@@ -114,7 +114,7 @@ def test_a_prompt_of_the_evaluation_file_is_not_trained_on(written, view, capsys
         getattr(Local(**paths), view)()
     kept = getattr(Local(**paths, on_bad_row="skip"), view)()
     assert kept["prompt"][:] == [ASKED]
-    assert "line 2 asks what data.evaluation_path holds; left out" in capsys.readouterr().out
+    assert "line 2 asks what data.evaluation_path holds: '3 + 3?'; left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
