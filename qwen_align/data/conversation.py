@@ -18,6 +18,9 @@ Messages = list[dict[str, str]]
 Row = partial[dict[str, Any]]  # of a record
 
 
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
 class BadRow(Exception):
     """What is wrong with one row: the reason, the same for all such rows, and the value that has it."""
 
@@ -41,6 +44,8 @@ def messages(value: Any, column: str, role: str) -> Messages:
     for message in value:
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
             raise BadRow(f"{column} holds something that is no message with role and content", message)
+    if unknown := next((message["role"] for message in value if message["role"] not in _ROLES), None):
+        raise BadRow(f"{column} has the role {unknown[:20]}; expected user (not human), assistant (not gpt) or system")
     if role == "assistant" and value[-1]["role"] != "assistant":
         raise BadRow(f"{column} does not end with the assistant's message", value[-1])
     if not value[-1]["content"].strip():

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import re
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,7 +156,7 @@ def _xlsx(file: File) -> Found:
         for number, values in enumerate(cells, 2):
             if any(value is not None for value in values):
                 yield f"row {number}", {n: v for n, v in zip(header, values, strict=False) if n}
-    except (KeyError, IndexError, OSError) as error:
+    except (KeyError, IndexError, OSError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{file}: is no .xlsx ({error})") from error
 
 
@@ -226,7 +227,8 @@ def usable(file: File, scan: Scan) -> Iterator[Record]:
     if scan.bad and not file.skip:
         raise ConfigError(f"{file}: {scan.left_out()}{scan.hint or file.advice}")
     if not scan.rows:
-        raise ConfigError(f"{file}: holds no row that can be used{scan.hint}")
+        why = f" ({scan.left_out()})" if scan.bad else ""
+        raise ConfigError(f"{file}: holds no row that can be used{why}{scan.hint}")
     for name, kinds in scan.types.items():
         if len(kinds) > 1:
             found = ", ".join(f"{kind} in {first}" for kind, first in kinds.items())

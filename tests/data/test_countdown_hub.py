@@ -290,7 +290,7 @@ def test_numbers_are_held_out_however_few_problems_are_measured(course):
 def test_more_demonstrations_may_not_ask_what_is_measured(course, tmp_path):
     row = {"prompt": "7 8 9?", "completion": "<answer>7 + 8 + 9</answer>", "nums": [8, 7, 9], "target": 24}
     (tmp_path / "more.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(ConfigError, match=r"data\.extra=.*row 1 asks for \[8, 7, 9\]: the evaluation view has these numbers"):
+    with pytest.raises(ConfigError, match=r"data\.extra=.*line 1 asks for numbers that the evaluation view has: \[8, 7, 9\]"):
         course(extra=str(tmp_path / "more.jsonl")).demonstrations()
 
 
