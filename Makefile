@@ -21,7 +21,7 @@ install: .venv/installed ## make .venv with the exact tested versions
 quickstart: .venv/installed ## SFT, RLOO and best-of-N on Countdown: two CPU cores, minutes, nothing to download
 	$(BIN)/python -m qwen_align experiment=quickstart
 
-bench: .venv/installed ## the study in miniature with its claims, 40 minutes; speed: make bench SUITE=speed, 20 minutes
+bench: .venv/installed ## the study in miniature with its claims, 20 minutes; speed: make bench SUITE=speed, 20 minutes
 ifdef SUITE
 	$(BIN)/python -m qwen_align.bench suite=$(SUITE) $(ARGS)
 else
