@@ -70,7 +70,9 @@ def test_csv_cells_may_hold_lines_and_a_short_row_is_named(read):
 
 
 def test_many_bad_rows_are_counted(read):
-    with pytest.raises(ConfigError, match=r"50 of 50 rows cannot be used: line 1 is even \(likewise line 2, .*line 5 and 45 more\)") as caught:
+    with pytest.raises(
+        ConfigError, match=r"50 of 50 rows cannot be used: line 1 is even \(likewise line 2, .*line 5 and 45 more\)"
+    ) as caught:
         read("rows.jsonl", lines(*[ROWS[1]] * 50), odd)
     assert "\n" not in str(caught.value)
 
