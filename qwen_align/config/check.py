@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qwen_align import data, generator, reward
-from qwen_align.config import component, groups, overrides, rules, schema, source_code
+from qwen_align.config import component, groups, overrides, renamed, rules, schema, source_code
 from qwen_align.config.job import Job, plain
 from qwen_align.errors import ConfigError, nearest
 
@@ -62,10 +62,13 @@ def _compare(config: dict[str, Any], declared: dict[str, Any], shown: str = "met
             _same_type(key, shown_as, value, declared[key])
         elif not (isinstance(value, dict) and value) and not _inside_free_form(key, declared, args):
             if parent != "method.args" and not fields:
-                raise ConfigError(f"{shown_as}: no such key{overrides.owners(key) or nearest(key, declared)}")
+                near = overrides.owners(key) or renamed.hint(name, {}) or nearest(key, declared)
+                raise ConfigError(f"{shown_as}: no such key{near}")
             targets = {m: groups.read("method", m).get("args", {}).get("_target_", "") for m in groups.options("method")}
             other = next((f"; method={m} has it" for m, target in targets.items() if name in schema.fields(target)), "")
-            raise ConfigError(f"{shown_as}: not a field of this method{other or nearest(name, fields)}")
+            places = {field: shown_as.partition(f".{name}=")[0] + f".{field}" for field in fields if field not in elsewhere}
+            near = renamed.hint(name, places) or other or nearest(name, fields)
+            raise ConfigError(f"{shown_as}: not a field of this {'method' if parent == 'method.args' else 'adapter'}{near}")
 
 
 def _is_interpolation(value: Any) -> bool:

@@ -5,18 +5,11 @@ settings a reward has depends on the chosen one, so keys under `reward` are left
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
-from qwen_align.config import groups, schema
+from qwen_align.config import groups, renamed, schema
 from qwen_align.errors import ConfigError, nearest
-
-_RENAMED_TEXT = """
-kl_coef:beta init_kl_coef:beta rloo_k:num_generations k:num_generations cliprange:epsilon num_ppo_epochs:num_iterations
-response_length:max_completion_length max_new_tokens:max_completion_length max_seq_length:max_length lr:learning_rate
-warmup_ratio:warmup_steps evaluation_strategy:eval_strategy no_cuda:use_cpu batch_size:per_device_train_batch_size
-epochs:num_train_epochs grad_accum:gradient_accumulation_steps group_by_length:train_sampling_strategy
-"""
-_RENAMED = dict(pair.split(":") for pair in _RENAMED_TEXT.split())  # names of older releases and of papers -> TRL's
 
 
 def _options(value: str) -> list[str]:
@@ -81,7 +74,7 @@ def checked(override: str) -> str:
         return added
     if key not in known:
         names = [*known, *groups.names(), *(f"adapter.{name}" for name in _adapter_fields())]
-        near = nearest(key, names) or nearest(key.rpartition(".")[2], names)
+        near = _moved(key) or nearest(key, names) or nearest(key.rpartition(".")[2], names)
         raise ConfigError(f"{key}{rest}: no such key{near}")
     return override
 
@@ -109,7 +102,7 @@ def _check_method(shown: str, stage: str | None, name: str) -> bool:
         classes = [node["args"]["_target_"] for node in nodes if "args" in node]
         fields = {name for target in classes for name in schema.fields(target)}
         if field not in fields:
-            near = f" (did you mean {_RENAMED[field]}?)" if _RENAMED.get(field) in fields else nearest(field, fields)
+            near = _moved(field, f"{shown.partition('.args.')[0]}.args", fields) or nearest(field, fields)
             raise ConfigError(f"{shown}: {', '.join(classes) or f'method={stage}'} has no {field}{near}")
         return True
     keys = {key: value for node in nodes for key, value in groups.flatten(node)}
@@ -117,8 +110,16 @@ def _check_method(shown: str, stage: str | None, name: str) -> bool:
     if any(keys.get(".".join(parts[:n])) == {} for n in range(1, len(parts))):  # below a node of free form, such as rows
         return True
     if name not in keys:
-        raise ConfigError(f"{shown}: no such key{nearest(name, keys)}")
+        raise ConfigError(f"{shown}: no such key{_moved(name) or nearest(name, keys)}")
     return False
+
+
+def _moved(key: str, args: str = "method.args", fields: Iterable[str] = ()) -> str:
+    """'; set method.args.learning_rate': where a field that stands elsewhere belongs, or what an old name is called now."""
+    methods = [groups.read("method", option) for option in groups.options("method")]
+    trained = fields or {name for node in methods for name in schema.fields(node.get("args", {}).get("_target_", ""))}
+    places = {name: f"adapter.{name}" for name in _adapter_fields()} | {name: f"{args}.{name}" for name in trained}
+    return f"; set {places[key]}" if key in places else renamed.hint(key.rpartition(".")[2], places)
 
 
 def _adapter_fields() -> set[str]:
@@ -143,4 +144,4 @@ def owners(key: str) -> str:
 
 def misplaced(key: str) -> str:
     """The error for a key that the chosen option of its group lacks."""
-    return f"{key}: not a key of the option that is chosen here{owners(key)}"
+    return f"{key}: not a key of the option that is chosen here{renamed.hint(key.rpartition('.')[2], {}) or owners(key)}"

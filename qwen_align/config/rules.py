@@ -116,9 +116,9 @@ def known_names(planned: Planned) -> None:
     args = planned.job.method.args
     for field in _COMPARED:
         value = args.get(field)
-        for name in [value] if isinstance(value, str) else value or []:
+        for name in [value] if isinstance(value, (str, bool)) else value or []:
             known = source_code.compared_with(args["_target_"], field)
-            if known and name not in known:
+            if known and name not in known and not isinstance(name, bool):
                 one, near = "one" if isinstance(value, str) else "one or more", nearest(str(name), known)
                 raise ConfigError(f"method.args.{field}={name}: expected {one} of {', '.join(known)}{near}")
 

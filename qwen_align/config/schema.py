@@ -8,22 +8,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from qwen_align.config import source_code
-
-_BIAS = "the trainer's log-probs are those of the whole distribution, so sampling from a part of it biases the gradient"
-_WHOLE = f"{_BIAS}; evaluation.top_p and evaluation.top_k are free"
-_COUNTS = ("max_completion_length", "max_length", "per_device_train_batch_size", "num_iterations")
-# Fields whose nonsense TRL accepts without a word: (test, what would be right).
-_RANGES = {
-    "top_p": (lambda v: v == 1, f"1: {_WHOLE}"),
-    "min_p": (lambda v: v == 0, f"0: {_WHOLE}"),
-    "top_k": (lambda v: v == 0, f"0: {_WHOLE}"),
-    "num_generations": (lambda v: v >= 2, "a whole number from 2 on: an advantage needs siblings to compare with"),
-    **dict.fromkeys(("learning_rate", "beta", "weight_decay"), (lambda v: v >= 0, "a number from 0 on")),
-    **dict.fromkeys(("temperature", "save_steps", "logging_steps"), (lambda v: v > 0, "a number above 0")),
-    **dict.fromkeys(_COUNTS, (lambda v: v > 0, "a whole number from 1 on")),
-}
-_CHOICES = {"vllm_mode": ("server", "colocate")}
+from qwen_align.config import ranges, source_code
 
 
 @lru_cache
@@ -53,6 +38,8 @@ def has_type(value: Any, kind: type) -> bool:
 
 def _accepts(value: Any, annotation: ast.expr) -> bool:
     """Whether a plain value fits an annotation; anything this does not understand fits."""
+    if isinstance(value, str) and "${" in value:
+        return True
     match annotation:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             listed = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)} & enums().keys()
@@ -65,8 +52,13 @@ def _accepts(value: Any, annotation: ast.expr) -> bool:
             return _accepts(value, ast.parse(text, mode="eval").body)
         case ast.Name(id="dict" | "bool" | "int" | "float" | "str" as name):
             return has_type(value, {"dict": dict, "bool": bool, "int": int, "float": float, "str": str}[name])
-        case ast.Subscript(value=ast.Name(id="dict" | "list" | "tuple" as name)):
-            return isinstance(value, dict if name == "dict" else (list, tuple))
+        case ast.Subscript(value=ast.Name(id="dict")):
+            return isinstance(value, dict)
+        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
+            return isinstance(value, (list, tuple)) and all(_accepts(item, inner) for item in value)
+        case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=inner)):
+            pairs = zip(value, inner, strict=False) if isinstance(value, (list, tuple)) and len(value) == len(inner) else None
+            return pairs is not None and all(_accepts(item, kind) for item, kind in pairs)
         case ast.Subscript(value=ast.Name(id="Optional" | "Union" as name), slice=inner):
             options = inner.elts if isinstance(inner, ast.Tuple) else [inner]
             return (name == "Optional" and value is None) or any(_accepts(value, option) for option in options)
@@ -77,15 +69,13 @@ def _accepts(value: Any, annotation: ast.expr) -> bool:
 
 def problem(name: str, value: Any, annotation: ast.expr) -> str | None:
     """What is wrong with a field's value, as 'expected ...', or None."""
-    if not _accepts(value, annotation):
+    also = ranges.ALSO.get(name)
+    if not _accepts(value, annotation) and not (also and also(value)):
         text = ast.unparse(annotation).replace("typing.", "")
         for enum, values in enums().items():
             if re.search(rf"\b{enum}\b", text):
                 return f"expected one of {', '.join(values)}"
         example = f", for example [{value}]" if isinstance(value, str) and text.startswith("list[str]") else ""
         return f"expected {text}{example}"
-    if name in _RANGES and isinstance(value, (int, float)) and not _RANGES[name][0](value):
-        return f"expected {_RANGES[name][1]}"
-    if name in _CHOICES and value not in _CHOICES[name]:
-        return f"expected one of {', '.join(_CHOICES[name])}"
-    return None
+    wrong = ranges.expected(name, value)
+    return f"expected {wrong}" if wrong else None

@@ -137,7 +137,6 @@ def test_a_key_that_may_be_new_to_hydra_gets_the_plus_that_it_wants(override, pa
         ("adapter.lora_dropot=0.1", "adapter.lora_dropout"),
         ("method.prompts_per_stp=1", "prompts_per_step"),
         ("method.args.learning_rat=1", "learning_rate"),
-        ("method.args.kl_coef=1", "beta"),
         ("stages.rlo.args.beta=0", "rloo"),
         ("stages.rloo.args.num_generation=4", "num_generations"),
     ],
