@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 Messages = list[dict[str, str]]
 Row = partial[dict[str, Any]]  # of a record
-
-
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 

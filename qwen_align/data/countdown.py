@@ -149,7 +149,7 @@ class Countdown:
         for key in ("count", "numbers", "target"):
             settings.check_bounds(key, getattr(self, key), low=1, high=6 if key == "count" else None)
 
-    def files(self) -> Iterator[files.File]:
+    def user_files(self) -> Iterator[files.File]:
         """The user's file."""
         return extra_file(self.extra, partial(is_held_out, share=self.held_out))
 

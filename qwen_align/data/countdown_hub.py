@@ -125,7 +125,7 @@ class CountdownHub:
         if not self.evaluation_split:
             settings.check_held_out(self.held_out)
 
-    def files(self) -> Iterator[files.File]:
+    def user_files(self) -> Iterator[files.File]:
         """The user's file; numbers of a split are compared once that is read."""
         return extra_file(self.extra, (lambda nums: False) if self.evaluation_split else self._held_out())
 

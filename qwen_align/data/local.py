@@ -136,7 +136,7 @@ class Local:
         row = partial(self._row, view)
         return File(f"data.{view}_path", self.paths[view], row, skip, advice, wanted, self.encoding, mark)
 
-    def files(self) -> Iterator[File]:
+    def user_files(self) -> Iterator[File]:
         """All files, what is held out first."""
         yield from (self.file(view) for view in sorted(self.paths, key=lambda view: view != "evaluation"))
 

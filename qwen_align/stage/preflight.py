@@ -52,7 +52,7 @@ def local_files(stages: Sequence[Stage]) -> list[str]:
 def _checked(node: str, stamps: str) -> tuple[str, ...]:
     """The lines of a data node; once for all stages and jobs that have it."""
     source = data.load(json.loads(node)).source
-    return tuple(map(report, source.files())) if hasattr(source, "files") else ()
+    return tuple(map(report, source.user_files())) if hasattr(source, "user_files") else ()
 
 
 def _models(stage: Stage) -> Iterator[Model]:

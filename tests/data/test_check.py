@@ -12,7 +12,7 @@ from qwen_align.data import files
 from qwen_align.data.check import report
 from qwen_align.data.local import Local
 from qwen_align.errors import ConfigError
-from qwen_align.stage import run
+from qwen_align.stage import preflight, run
 
 USER, GPT = {"role": "user", "content": "Né où ?"}, {"role": "assistant", "content": "à Köln"}
 GOOD = {"prompt": "Né où ?", "completion": "à Köln"}
@@ -38,7 +38,7 @@ def checked(tmp_path):
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         node = groups.read("data", "local") | {f"{view}_path": str(path)} | settings
         source = data.load(node).source
-        (line,) = map(report, source.files())
+        (line,) = map(report, source.user_files())
         return source, line
 
     return check
@@ -240,3 +240,14 @@ def test_a_plan_says_what_each_file_holds(chain, run_main):
     code, out, errors = run_main(*chain[:-1], chain[-1].replace("ask", "sft"), "plan=true", "data.columns.answer=completion")
     assert (code, errors) == (0, "")
     assert out.count("sft.jsonl: 1 rows with prompt, completion") == 2
+
+
+def test_a_file_of_more_demonstrations_is_checked_and_one_that_a_stage_will_write_is_not(stages_of, tmp_path):
+    tiny = ("data=countdown", "model=countdown_tiny", f"runs_dir={tmp_path}")
+    named = 'method.named={teacher: ["method=synthesize", "generator=solver"]}'
+    rows = 'method.rows={a: {seeds: [1, 2], overrides: ["method=sft", "data.extra={teacher}/demonstrations.jsonl"]}}'
+    stages = stages_of("method=compare", "method.metrics=[pass@1]", named, rows, *tiny)
+    assert preflight.local_files(stages) == []
+    (tmp_path / "extra.jsonl").write_text('{"prompt": "a"}\n')
+    with pytest.raises(ConfigError, match=r"data\.extra=.*line 1 has no column completion"):
+        preflight.local_files(stages_of("method=sft", f"data.extra={tmp_path / 'extra.jsonl'}", *tiny))
