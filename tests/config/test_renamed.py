@@ -36,7 +36,7 @@ def refused(stages_of, words: str) -> str:
         ("method=rloo method.args.whiten_rewards=true", "normalize_advantages"),
         (
             "method=rloo method.args.missing_eos_penalty=1.0",
-            "mask_truncated_completions=true, which leaves cut completions out",
+            "mask_truncated_completions=true: cut completions leave the loss; the penalty",
         ),
         ("method=rloo method.args.total_episodes=1000", "set max_steps"),
         ("method=rloo method.args.mini_batch_size=4", "method.prompts_per_step"),
