@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from functools import cache, reduce
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,10 @@ from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from qwen_align import run_folder
-from qwen_align.config import check, component, groups, overrides, usage
+from qwen_align.config import check, command_line, component, groups, overrides, own_options, usage
 from qwen_align.errors import ConfigError
 from qwen_align.stage import comparison, multirun, preflight, run, summary
 from qwen_align.stage.launch import INTERRUPTED, USER_ERROR
@@ -152,22 +152,23 @@ def _use_folders(folders: Iterable[str]) -> None:
     """Take folders of --config-dir: their YAMLs are options, and their modules can be named in a `_target_`."""
     _composed.cache_clear()
     for folder in folders:
-        path = Path(folder).absolute()
+        path = Path(folder).expanduser().absolute()
+        if not path.is_dir():
+            raise ConfigError(f"--config-dir {folder}: is no folder; expected one that holds GROUP/OPTION.yaml")
         groups.extra.append(path)
         if str(path) not in sys.path:
             sys.path.append(str(path))
 
 
 def _compose_and_run(given: list[str]) -> None:
-    named = [folder for flag, folder in pairwise(given) if flag in ("--config-dir", "-cd")]
-    _use_folders([*named, *(text.partition("=")[2] for text in given if text.startswith("--config-dir="))])
-    flags_with_value = "--config-dir -cd --config-path -cp --config-name -cn --package -p --cfg -c".split()
     if {"--help", "-h"} & set(given):
         return print(usage.text(), end="")
-    given = overrides.expanded(given)
-    checked = [t if i and given[i - 1] in flags_with_value else overrides.checked(t) for i, t in enumerate(given)]
+    given = command_line.words(given)
+    _use_folders(text.partition("=")[2] for text in given if text.startswith("--config-dir="))
+    checked = [overrides.checked(text) for text in overrides.expanded(given)]
+    own_options.check(checked)
     multirun.check_plugins(checked)
-    if multirun.is_multirun(checked) and not {"--cfg", "-c"} & set(checked):
+    if multirun.is_multirun(checked) and not any(text.startswith(("--cfg", "--info")) for text in checked):
         _sweep(checked)
     elif any(text.lstrip("+~").startswith(("-", "hydra", "sweep=")) for text in checked):
         _under_hydra(checked)
@@ -213,7 +214,7 @@ def _jobs(given: list[str], folder: Path) -> None:
 
     try:
         _under_hydra([*given, f"hydra.sweep.dir={folder}"])
-    except (ConfigError, HydraException, OmegaConfBaseException):
+    except (ConfigError, HydraException, OmegaConfBaseException, BrokenPipeError):
         raise
     except Exception as error:  # whatever a launcher or a sweeper raises
         _failures.append(run.StageFailed(f"the sweep stopped: {type(error).__name__}: {error}", 1))
@@ -232,7 +233,11 @@ def _one_line(error: Exception) -> str:
     if lines and (refused := re.match(r"Could not override '(.+?)'", lines[0])):
         return overrides.misplaced(refused[1])
     if isinstance(error, OverrideParseException):
-        key = f"{error.override} (quote it for Hydra as well as for the shell)"
+        return command_line.unreadable(str(error.override))
+    if lines and (several := re.match(r"Ambiguous value for argument '(.+)'", lines[0])):
+        return command_line.ambiguous(several[1])
+    if isinstance(error, YAMLError):
+        return f"{getattr(getattr(error, 'problem_mark', None), 'name', 'a file of yours')}: is no YAML ({' '.join(lines)})"
     return f"{key + ': ' if key else ''}{lines[0] if lines else type(error).__name__}"
 
 
@@ -243,7 +248,7 @@ def main() -> int:
     _failures.clear()
     try:
         _compose_and_run(sys.argv[1:])
-    except (ConfigError, run.StageFailed, HydraException, OmegaConfBaseException) as error:
+    except (ConfigError, run.StageFailed, HydraException, OmegaConfBaseException, YAMLError) as error:
         _failures.append(error)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -56,8 +56,23 @@ def write_jsonl(path: Path, lines: Iterable[Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, or {} where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The content of a JSON file, or {} where there is none; ConfigError for a torn one, or a run.json that is no object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if path.name == "run.json" and not isinstance(found, dict):
+            raise ValueError(f"holds a {type(found).__name__}")
+    except ValueError as error:
+        cure = "remove its folder, or name another" if path.name == "run.json" else "remove it"
+        raise ConfigError(f"{path}: is no whole JSON ({error}); {cure}") from error
+    return found
+
+
+def check_writable(key: str, folder: Path) -> None:
+    """Raise ConfigError where a folder can't be made or written, as far as that shows without making it."""
+    there = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
+    wrong = "is no folder" if not there.is_dir() else "" if os.access(there, os.W_OK | os.X_OK) else "can't be written"
+    if wrong:
+        raise ConfigError(f"{key}={folder}: {there} {wrong}; choose another folder")
 
 
 def read_jsonl(path: Path) -> list[Any]:

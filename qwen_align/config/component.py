@@ -37,6 +37,8 @@ def absolute(key: str, target: str) -> str:
     places = [Path.cwd(), *groups.extra]
     found = next((p for place in places if (p := place / Path(name).expanduser()).is_file()), None)
     if found is None:
+        if (place := name.rstrip(":")) != name and Path(place).is_file():
+            raise ConfigError(f"{key}={target}: expected one colon: {place}:{attribute}")
         raise ConfigError(f"{key}={target}: no such file in {', '.join(map(str, places))}")
     known = source_code.names_in(found)
     if attribute not in known:

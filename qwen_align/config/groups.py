@@ -75,6 +75,11 @@ def read(group: str | None, option: str) -> dict[str, Any]:
     return LAYER | content if group == "reward" and option != "several" else content
 
 
+def defaults(path: Path) -> list[Any]:
+    """The defaults list of an option's file."""
+    return _load(path).get("defaults") or []
+
+
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Two trees as one; where both have a value, that of `above`."""
     both = {k: merged(below[k], v) for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}

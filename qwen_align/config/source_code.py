@@ -37,8 +37,8 @@ def tree(file: Path) -> ast.Module:
 
 
 def names_in(file: Path) -> list[str]:
-    """The functions and classes that a file defines at its top level, and what it assigns there."""
-    body = tree(file).body
+    """The functions and classes that a file defines at its top level, and what it assigns there, under `if` and `try` too."""
+    body = list(_statements(tree(file).body))
     assigned = [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
     return [*(n.name for n in body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))), *assigned]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
 
-from qwen_align.config import component, groups, source_code
+from qwen_align.config import component, groups, source_code, user_code
 from qwen_align.errors import ConfigError
 
 Conversation = str | list[dict[str, str]]
@@ -212,12 +212,16 @@ def check(node: Mapping[str, Any] | None) -> None:
         if not isinstance(target, str):
             raise ConfigError(f"reward={name}: has no _target_; expected package.function or FILE.py:NAME")
         if component.is_file(target):
-            component.absolute("reward._target_", target)
+            target = component.absolute("reward._target_", target)
         elif not source_code.defines(target):
             near = source_code.nearest_name(target)
             raise ConfigError(f"reward._target_={target}: is not there; expected package.function or FILE.py:NAME{near}")
         elif target.startswith("qwen_align.") and source_code.is_light(target):
             _function(name, part)
+        if not target.startswith("qwen_align."):
+            own = part.keys() - {"_target_", *groups.LAYER}
+            user_code.check_parameters("reward._target_", target, own, ("completions", "completion_ids"))
+            user_code.check("reward._target_", target)
 
 
 def build(node: Mapping[str, Any] | None) -> list[Reward]:

@@ -85,6 +85,8 @@ def recorded(folder: Path, job: Job, work: Callable[[], tuple[Path | None, float
     except KeyboardInterrupt:
         job.state, job.code = "interrupted", INTERRUPTED
         raise
+    except BrokenPipeError:  # nobody reads on
+        raise
     except Exception as error:
         job.error, job.code = str(error), getattr(error, "code", 2 if isinstance(error, ConfigError) else 1)
         job.state = "interrupted" if job.code == INTERRUPTED else "failed"

@@ -116,8 +116,10 @@ def _existing(key: str, path: Path) -> Stage:
     if (number := manifest.get("format", 1)) != run_folder.FORMAT:
         wrong = f"a run folder of format {number}, and this version reads format {run_folder.FORMAT}"
         raise ConfigError(f"{key}={path}: {wrong}; its model can still be used: {key}={path}/model")
-    if manifest["state"] != "finished":
-        raise ConfigError(f"{key}={path}: that run is {manifest['state']}; expected a finished one")
+    if (state := manifest.get("state", "without a state in its run.json")) != "finished":
+        raise ConfigError(f"{key}={path}: that run is {state}; expected a finished one")
+    if lacking := {"method", "parents", "fingerprint", "choices"} - manifest.keys():
+        raise ConfigError(f"{key}={path}: its run.json lacks {', '.join(sorted(lacking))}; expected a whole run folder")
     parent = Path(manifest["parents"]["init"] or "")
     init = _existing(key, parent) if (parent / "run.json").is_file() else None
     return Stage(manifest["method"], {}, path, manifest["fingerprint"], manifest["choices"], Parents(init))
@@ -187,7 +189,10 @@ class _Resolver:
         """The run of a folder that a key names, of this plan or an earlier one; None where it is no run folder."""
         found = next((stage for stage in (*self.known, *self.order) if stage.folder == path), None)
         if found is None and (path / "run.json").is_file():
-            found = _existing(key, path)
+            try:
+                found = _existing(key, path)
+            except ConfigError as error:
+                raise ConfigError(str(error) if str(error).startswith(key) else f"{key}={path}: {error}") from error
         if found and found.method not in (makers := _makers(product)):
             wrong = f"that run ({found.method}) made no {product}"
             raise ConfigError(f"{key}={path}: {wrong}; expected one of method={', '.join(makers)}")
@@ -205,7 +210,8 @@ class _Resolver:
             return str(path), run
         if (path / "config.json").is_file():
             return str(path), None
-        if start.count("/") == 1 and not start.startswith((".", "/", "~")) and not path.exists():
+        runs = Path(self.composed.job.runs_dir).expanduser().resolve()
+        if start.count("/") == 1 and path.parent != runs and not start.startswith((".", "/", "~")) and not path.exists():
             return start, None  # a Hub name
         known = ["base", *groups.options("method")]
         expected = f"one of {', '.join(known)}, a run folder, a model folder or a Hub name like org/model"
@@ -253,6 +259,14 @@ def resolve(composed: Composed, policies: dict[str, Stage], known: Sequence[Stag
     `policies` are name -> the stage that makes it, for a method that compares some; `known` stages of the same plan, which the
     job may name by their folders.
     """
+    runs_dir = composed.job.runs_dir
+    if not isinstance(runs_dir, str) or not runs_dir:
+        raise ConfigError(f"runs_dir={'null' if runs_dir is None else runs_dir}: expected a folder, for example runs")
+    try:
+        folder = Path(runs_dir).expanduser().resolve()
+    except RuntimeError as error:  # ~ without a home
+        raise ConfigError(f"runs_dir={runs_dir}: ~ names no home directory; expected a folder, for example runs") from error
+    run_folder.check_writable("runs_dir", folder)
     plan = _Resolver(composed, known)
     plan.stage(composed.choices["method"], policies=policies)
     return plan.order

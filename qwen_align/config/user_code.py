@@ -1,0 +1,84 @@
+"""What a file or module of the user's will do when a stage imports it, told in the plan: the parent never runs it itself.
+
+Its source is parsed for imports that aren't installed and for what a function takes. A file without heavy imports is also
+imported once, in a process of its own, for at most SECONDS. Left out: what fails only when it is called.
+"""
+
+import ast
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from qwen_align.config import groups, source_code
+from qwen_align.errors import ConfigError, nearest
+
+SECONDS = 2.5
+_IMPORT = "import sys; sys.path += {folders!r}; sys.stdout = sys.stderr\nfrom qwen_align.config import component\n"
+_TRY = """
+try:
+    component.locate({target!r}, {key!r})
+except ValueError as error:
+    sys.exit("error: " + " ".join(str(error).split()))
+"""
+
+
+@lru_cache
+def check(key: str, target: str) -> None:
+    """Raise ConfigError if the module behind a target can't be imported, as far as that shows in SECONDS and without torch."""
+    found = source_code.find(target)
+    if found is None or {"site-packages", "dist-packages"} & set(found.file.parts):
+        return
+    file = Path(target.rpartition(":")[0]) if ".py:" in target else source_code.file_of(target.rpartition(".")[0]) or found.file
+    for node in source_code.tree(file).body:
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for name in names:
+            beside = file.parent / name.partition(".")[0]
+            if name and not source_code.top_spec(name) and not (beside.is_dir() or beside.with_suffix(".py").is_file()):
+                raise ConfigError(f"{key}={target}: line {node.lineno} imports {name}, which is not installed")
+    if source_code.is_light(target):
+        folders = [str(Path.cwd()), *map(str, groups.extra)]
+        code = _IMPORT.format(folders=folders) + _TRY.format(target=target, key=key)
+        try:
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False)
+        except subprocess.TimeoutExpired:  # slow is no mistake
+            return
+        last = (done.stderr.strip().splitlines() or ["ended without a word"])[-1]
+        if done.returncode:
+            raise ConfigError(last.removeprefix("error: ") if last.startswith("error: ") else f"{key}={target}: import: {last}")
+
+
+def _callable(target: str, method: str) -> ast.arguments | None:
+    """The parameters of a function, or of a class's method without self; None where source doesn't tell."""
+    found = source_code.find(target)
+    node = found.node if found else None
+    if isinstance(node, ast.ClassDef):
+        own = [m.node for m in source_code.members(target) if getattr(m.node, "name", "") == method]
+        return own[-1].args if own and isinstance(own[-1], ast.FunctionDef | ast.AsyncFunctionDef) else None
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+        return node.value.args
+    decorated = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list
+    return node.args if decorated else None  # type: ignore[union-attr]
+
+
+def check_parameters(key: str, target: str, settings: set[str], given: tuple[str, ...]) -> None:
+    """Raise ConfigError for a reward that takes none of `given` and is no factory of one, or doesn't take its settings."""
+    found = source_code.find(target)
+    if found and isinstance(found.node, ast.Assign) and isinstance(found.node.value, ast.Constant):
+        raise ConfigError(f"{key}={target}: is {found.node.value.value!r}; expected a function f(completions, **columns)")
+    if (takes := _callable(target, "__init__")) is None:
+        return
+    positional = [a.arg for a in (*takes.posonlyargs, *takes.args)]
+    required = set(positional[: len(positional) - len(takes.defaults)]) - {"self"}
+    names = {*positional, *(a.arg for a in takes.kwonlyargs)}
+    if not takes.kwarg and (unknown := sorted(settings - names)):
+        raise ConfigError(f"{key}={target}: takes no {unknown[0]}; it takes {', '.join(names)}{nearest(unknown[0], names)}")
+    if "completion" in required - settings:
+        raise ConfigError(
+            f"{key}={target}: takes completion, a verifier's; a reward takes completions, data.verifier={target} judges"
+        )
+    is_class = found is not None and isinstance(found.node, ast.ClassDef)
+    if not is_class and not takes.kwarg and not names & set(given) and (missing := required - settings):
+        shown = ", ".join(a for a in positional if a in missing)
+        raise ConfigError(f"{key}={target}: takes {shown} and no completions; expected f(completions, **columns)")
