@@ -1,31 +1,21 @@
-"""What a file or module of the user's will do when a stage imports it, told in the plan: the parent never runs it itself.
+"""What a file or module of the user's will do when a stage imports it, told in the plan from its source: nothing of it is run.
 
-Its source is parsed for imports that aren't installed and for what a function takes. A file without heavy imports is also
-imported once, in a process of its own, for at most SECONDS. Left out: what fails only when it is called.
+Its top level is parsed for imports that aren't installed, names that modules lack and a plain `raise`, and for what a function
+takes. Left out: whatever fails only when the code runs, and imports under `try` or `if`.
 """
 
 import ast
-import subprocess
-import sys
+import re
 from functools import lru_cache
 from pathlib import Path
 
-from qwen_align.config import groups, source_code
+from qwen_align.config import source_code
 from qwen_align.errors import ConfigError, nearest
-
-SECONDS = 2.5
-_IMPORT = "import sys; sys.path += {folders!r}; sys.stdout = sys.stderr\nfrom qwen_align.config import component\n"
-_TRY = """
-try:
-    component.locate({target!r}, {key!r})
-except ValueError as error:
-    sys.exit("error: " + " ".join(str(error).split()))
-"""
 
 
 @lru_cache
 def check(key: str, target: str) -> None:
-    """Raise ConfigError if the module behind a target can't be imported, as far as that shows in SECONDS and without torch."""
+    """Raise ConfigError if the module behind a target can't be imported, as far as its source tells."""
     found = source_code.find(target)
     if found is None or {"site-packages", "dist-packages"} & set(found.file.parts):
         return
@@ -35,18 +25,26 @@ def check(key: str, target: str) -> None:
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
         for name in names:
             beside = file.parent / name.partition(".")[0]
-            if name and not source_code.top_spec(name) and not (beside.is_dir() or beside.with_suffix(".py").is_file()):
+            is_beside = beside.is_dir() or beside.with_suffix(".py").is_file()
+            if name and not is_beside and not source_code.top_spec(name):
                 raise ConfigError(f"{key}={target}: line {node.lineno} imports {name}, which is not installed")
-    if source_code.is_light(target):
-        folders = [str(Path.cwd()), *map(str, groups.extra)]
-        code = _IMPORT.format(folders=folders) + _TRY.format(target=target, key=key)
-        try:
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False)
-        except subprocess.TimeoutExpired:  # slow is no mistake
-            return
-        last = (done.stderr.strip().splitlines() or ["ended without a word"])[-1]
-        if done.returncode:
-            raise ConfigError(last.removeprefix("error: ") if last.startswith("error: ") else f"{key}={target}: import: {last}")
+            if isinstance(node, ast.ImportFrom) and not is_beside and (lacking := _lacking(name, node)):
+                raise ConfigError(f"{key}={target}: line {node.lineno} imports {lacking}, which {name} lacks")
+        if isinstance(node, ast.Raise):
+            raise ConfigError(f"{key}={target}: can't be imported, line {node.lineno} is: {ast.unparse(node)}")
+
+
+def _lacking(module: str, node: ast.ImportFrom) -> str | None:
+    """A name that an installed module of one file has nowhere in its source; packages may hold more than that file says."""
+    source = source_code.file_of(module)
+    if source is None:
+        return None
+    text = source.read_text(encoding="utf-8")
+    if re.search(r"import \*|__getattr__|globals\(\)|_LazyModule", text):
+        return None
+    beside = {path.name.partition(".")[0] for path in source.parent.iterdir()}  # submodules, compiled ones too
+    names = [a.name for a in node.names if a.name != "*" and a.name not in beside]
+    return next((name for name in names if not re.search(rf"\b{name}\b", text)), None)
 
 
 def _callable(target: str, method: str) -> ast.arguments | None:
