@@ -9,6 +9,7 @@ parent and inherited by the worker: it ends with the last process that holds it,
 """
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -70,9 +71,13 @@ def read_json(path: Path) -> Any:
 def check_writable(key: str, folder: Path) -> None:
     """Raise ConfigError where a folder can't be made or written, as far as that shows without making it."""
     there = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
-    wrong = "is no folder" if not there.is_dir() else "" if os.access(there, os.W_OK | os.X_OK) else "can't be written"
-    if wrong:
-        raise ConfigError(f"{key}={folder}: {there} {wrong}; choose another folder")
+    if not there.is_dir():
+        wrong = f"{there} is no folder"
+    elif os.access(there, os.W_OK | os.X_OK):
+        return
+    else:
+        wrong = os.strerror(errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES)
+    raise ConfigError(f"{key}={folder}: cannot write there ({wrong}); choose another folder")
 
 
 def read_jsonl(path: Path) -> list[Any]:

@@ -7,7 +7,6 @@ boundary waits for the device. Left out: what happens inside forward and backwar
 
 import contextlib
 import functools
-import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -16,6 +15,8 @@ from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl
+
+from qwen_align.stage import worker
 
 _METHODS = {  # of trainers -> their part; a trainer without one of them has no such part
     "_generate": "generation",
@@ -75,11 +76,7 @@ def peak_memory_mb() -> float:
     """Of this process on the GPU where there is one, else its resident memory since `reset_peak_memory`."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved() / 1e6
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return worker.peak_memory_mb()
 
 
 def reset_peak_memory() -> None:

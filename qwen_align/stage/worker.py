@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -149,6 +150,15 @@ def work(folder: Path) -> dict[str, Any]:
     return metrics
 
 
+def peak_memory_mb() -> float:
+    """The most main memory that this process has held; getrusage would count the program too that started it."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def run_stage(folder: Path, rank: int | None = None) -> int:
     """Run one stage and record how it ended; the exit code tells the parent. `rank` is of a process that a launcher started."""
     processes = ranks.place()[1]
@@ -156,8 +166,8 @@ def run_stage(folder: Path, rank: int | None = None) -> int:
     ended: dict[str, Any] = {"state": "failed", "error": None}
     try:
         run_folder.write_json(folder / "metrics.json", work(folder))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # kilobytes on Linux
-        code, ended = 0, {"state": "finished", "error": None, "finished": round(time.time()), "peak_memory_mb": peak}
+        run = {"finished": round(time.time()), "peak_memory_mb": round(peak_memory_mb())}
+        code, ended = 0, {"state": "finished", "error": None, **run}
     except interrupt.Interrupted:
         code, ended["state"] = INTERRUPTED, "interrupted"
     except ConfigError as error:
