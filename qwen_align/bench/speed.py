@@ -22,8 +22,8 @@ from qwen_align.hardware import has_gpu
 
 MIDDLE = (
     "model.hidden_size=512", "model.num_hidden_layers=8", "model.intermediate_size=1024", "model.num_attention_heads=8",
-    "model.num_key_value_heads=8", "max_completion_length=128", "method.prompts_per_step=8",
-    "method.args.per_device_train_batch_size=32",
+    "model.num_key_value_heads=8", "max_completion_length=128", "method.prompts_per_step=4",
+    "method.args.per_device_train_batch_size=16",
 )  # fmt: skip
 FEWER = "data.problems=4000"  # than the quickstart's: both sides read all rows before their first step
 RLOO = Job("rloo", ("experiment=quickstart", "method=rloo", "method.held_out_every=null", FEWER))
