@@ -56,7 +56,7 @@ use_dora: dora
 use_rslora: rslora
 """
 # Old names | what is said of them.
-_SAID_TEXT = """
+_HINTS_TEXT = """
 warmup_ratio | set warmup_steps=0.1 for a tenth: below 1 it is a share of all steps
 max_prompt_length | method.max_prompt_tokens of rloo and grpo leaves longer prompts out; sft and dpo cut at max_length
 max_target_length truncate_prompt | set max_length, which cuts prompt and answer together
@@ -119,12 +119,12 @@ _FIELDS: dict[str, list[str]] = {}
 for _line in _FIELDS_TEXT.split("\n")[1:-1]:
     for _old in _line.partition(":")[2].split():
         _FIELDS.setdefault(_old, []).append(_line.partition(":")[0])
-_SAID: dict[str, str] = {}
-for _line in _SAID_TEXT.split("\n")[1:-1]:
-    _SAID |= dict.fromkeys(_line.partition(" | ")[0].split(), _line.partition(" | ")[2])
+_HINTS: dict[str, str] = {}
+for _line in _HINTS_TEXT.split("\n")[1:-1]:
+    _HINTS |= dict.fromkeys(_line.partition(" | ")[0].split(), _line.partition(" | ")[2])
 
 
 def hint(name: str, places: Mapping[str, str]) -> str:
     """'; set method.args.beta' in place of an old name, or what is said of it, or nothing; `places`: field -> its whole key."""
     new = next((places[field] for field in _FIELDS.get(name, ()) if field in places), None)
-    return f"; set {new}" if new else f"; {_SAID[name]}" if name in _SAID else ""
+    return f"; set {new}" if new else f"; {_HINTS[name]}" if name in _HINTS else ""

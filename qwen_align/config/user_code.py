@@ -56,8 +56,8 @@ def _callable(target: str, method: str) -> ast.arguments | None:
         return own[-1].args if own and isinstance(own[-1], ast.FunctionDef | ast.AsyncFunctionDef) else None
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
         return node.value.args
-    decorated = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list
-    return node.args if decorated else None  # type: ignore[union-attr]
+    plain = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list
+    return node.args if plain else None  # type: ignore[union-attr]
 
 
 def check_parameters(key: str, target: str, settings: set[str], given: tuple[str, ...]) -> None:

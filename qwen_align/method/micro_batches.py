@@ -64,13 +64,14 @@ def cut(batch: Batch) -> Batch:
     """Without the columns that are padding in every row."""
     begin = int(batch["prompt_mask"].any(0).int().argmax())
     end = max(int(batch["completion_mask"].sum(1).max()), 1)
-    cuts = {"prompt": slice(begin, None), "completion": slice(end)}
     width = batch["completion_mask"].shape[1]
 
     def narrowed(name: str, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dim() < 2:
             return value
-        return value[:, cuts["prompt"]] if name.startswith("prompt") else value[:, :end] if value.shape[1] == width else value
+        if name.startswith("prompt"):
+            return value[:, begin:]
+        return value[:, :end] if value.shape[1] == width else value
 
     return {name: narrowed(name, value) for name, value in batch.items()}
 

@@ -58,7 +58,7 @@ class Split:
     """
 
     def __init__(self, ids: Tensor, mask: Tensor, labels: Tensor) -> None:
-        self.ids, self.labels = ids, labels
+        self.ids = ids
         self.start, self.count = mask.int().argmax(1), mask.sum(1)  # first token, number of tokens
         labelled = labels != -100
         first = torch.where(labelled.any(1), labelled.int().argmax(1), self.start + self.count)

@@ -101,13 +101,13 @@ def test_what_is_proposed_is_a_field_of_some_class():
 
 def test_what_a_sentence_names_exists():
     known = overrides._known_keys() | {f"hardware={option}": 0 for option in groups.options("hardware")}
-    named = set(re.findall(r"\b(?:method|model|hardware|reward)\.[a-z_]+", " ".join(renamed._SAID.values())))
+    named = set(re.findall(r"\b(?:method|model|hardware|reward)\.[a-z_]+", " ".join(renamed._HINTS.values())))
     assert named - known.keys() - {"method.args", "reward.weight"} == set()
 
 
 def test_a_field_that_a_class_has_is_never_called_old():
     in_place = {"output_dir", "dataset_text_field"}  # output_dir has its home elsewhere; SFTConfig alone has the other
-    assert set(renamed._SAID) & FIELDS == in_place
+    assert set(renamed._HINTS) & FIELDS == in_place
 
 
 def test_a_misspelling_still_gets_its_neighbour(stages_of):
